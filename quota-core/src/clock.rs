@@ -43,7 +43,8 @@ impl Clock {
         Self(Kind::Virtual { start_ms, at: tokio::time::Instant::now() })
     }
 
-    /// Sets a virtual clock and its clones, as a user or a time service sets the clock of a machine. The system clock stays.
+    /// Sets a virtual clock and its clones, as a user or a time service sets a machine's clock. Has no effect on the
+    /// system clock.
     #[cfg(feature = "testing")]
     pub fn set(&self, now: Timestamp) {
         if let Kind::Virtual { start_ms, at } = &self.0 {
@@ -74,7 +75,7 @@ impl Clock {
     /// The maximum lag of [`recent_ms`](Self::recent_ms): one tick of a kernel with 100 ticks a second.
     pub(crate) const RECENT_LAG_MS: i64 = 10;
 
-    /// The time up to a few milliseconds ago. It is coarse enough to call on every read.
+    /// The time, which may lag by a few milliseconds. It is cheap enough to call on every read.
     ///
     /// It lags and never leads, so a reading that is stale by this clock is stale by [`now`](Self::now).
     pub(crate) fn recent_ms(&self) -> i64 {

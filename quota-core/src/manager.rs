@@ -86,7 +86,7 @@ pub(crate) struct Shared {
     pub(crate) context: TaskContext,
     clock: Clock,
     registry: Registry,
-    /// The store, if it has levels for an outage.
+    /// The store, if it has outage levels.
     outage_store: Option<Arc<OutageStore>>,
 }
 
@@ -108,7 +108,7 @@ impl QuotaManager {
         Account::new(self.shared.registry.entry(id), Arc::clone(&self.shared))
     }
 
-    /// The outage that the last use of the store met, if the manager was built with
+    /// The outage that the last store operation encountered, if the manager was built with
     /// [`outage_store`](QuotaManagerBuilder::outage_store).
     #[must_use]
     pub fn outage(&self) -> Option<Outage> {
@@ -221,7 +221,7 @@ impl QuotaManager {
                 registry.try_store_again();
             }
             for entry in registry.unsaved() {
-                // Without a login it is unknown which record they belong to.
+                // Without a login, it is unknown to which record they belong.
                 login_check::ensure_checked(&entry, context).await;
                 if !entry.is_unchecked() {
                     entry.record().change(|_, _| ()).await.ok();

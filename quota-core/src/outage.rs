@@ -1,7 +1,7 @@
-//! A store that continues in a local file while the shared store is unavailable. So commands, which end and forget, obey the same
+//! A store that continues in a local file while the shared store is unavailable. So short-lived commands obey the same
 //! rules during an outage: one call per interval, user and machine.
 //!
-//! `docs/design/outage.md` explains each step, and what happens if the process ends there.
+//! `docs/design/outage.md` explains each step, and the effect if the process ends there.
 
 mod attempt;
 mod copy;
@@ -37,29 +37,30 @@ use crate::time;
 
 /// A store that uses the first working [`OutageLevel`] while its own store is unavailable or rejects writes.
 ///
-/// Each use first looks for the level's file. If there is none, it uses the store. If that fails, it creates the file, which states
-/// until when no process tries the store: 5 s, doubling to 60 s. Until then all processes use the file under the same rules. After
-/// that one process tries the store. If it succeeds, it merges the records and cooldowns of the file into the store and removes the
-/// file. If only some documents cannot be merged, such as those of one shard of a cluster, the others return to the store, and only
-/// these stay in the file.
+/// Each operation first looks for the level's file. If there is none, it uses the store. If that fails, it creates the
+/// file, which states until when no process tries the store: 5 s, doubling to 60 s. Until then, all processes use the
+/// file under the same rules. Afterwards, one process tries the store. If it succeeds, it merges the records and
+/// cooldowns in the file into the store and removes the file. If some documents cannot be merged, such as those of one
+/// shard of a cluster, only these stay in the file, and the others return to the store.
 ///
-/// A rejected read and a damaged document are not an outage, because a user must fix them. A file system without file locks is one.
+/// A rejected read or a damaged document is not an outage, because a user must fix it. A file system without file locks
+/// counts as one.
 ///
 /// Dropping a future is safe, as for any store. A dropped attempt to end the outage is repeated by another process.
 pub struct OutageStore {
     remote: Arc<dyn QuotaStore>,
     levels: Box<[Level]>,
     clock: Clock,
-    /// The timeout of one use of the store, in milliseconds.
+    /// The timeout of one store operation, in milliseconds.
     timeout_ms: AtomicU64,
     is_disabled: AtomicBool,
-    /// Whether an unavailable store begins no outage.
+    /// Whether an unavailable store does not begin an outage.
     ignores_timeouts: bool,
     offset_ms: Mutex<Option<i64>>,
     copies: Mutex<Copies>,
-    /// Whether this process has begun an attempt to end an outage that it had no time for. It makes no other.
+    /// Whether this process ran out of time in an attempt to end the outage. It makes no further attempt.
     lacks_time: AtomicBool,
-    /// The level that the last use found, and when.
+    /// The level that the last operation found, and when.
     recent: Mutex<Option<(Instant, Active)>>,
     outage: Mutex<Option<Outage>>,
 }
@@ -68,7 +69,7 @@ pub struct OutageStore {
 struct Level {
     level: Arc<dyn OutageLevel>,
     store: OnceLock<Arc<dyn QuotaStore>>,
-    /// Whether this process cannot use it.
+    /// Whether this process cannot use the level.
     is_broken: AtomicBool,
 }
 
@@ -90,19 +91,20 @@ struct Active {
     now: Timestamp,
 }
 
-/// The timeout of one use of a level. A file on a busy machine may take a while.
+/// The timeout of one operation on a level. A file on a busy machine may be slow.
 const LEVEL_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long a level keeps a copy, and the document of the outage, if no process runs.
+/// How long a level keeps a copy, and the outage document, if no process runs.
 const DOC_TTL: Duration = Duration::from_secs(40 * 24 * 3600);
 /// How often a wait for the store checks whether another process has begun an outage.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// The shortest wait for a change during an outage, so that a due attempt of another process causes no busy loop.
+/// The minimum wait for a change during an outage, so that another process's due attempt does not cause a busy loop.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
-/// A use starts again if the outage begins or ends during it.
+/// How often an operation restarts because the outage began or ended during it.
 const MAX_STARTS: u32 = 4;
 
 impl OutageStore {
-    /// Creates a store that uses `remote`, and in an outage the first of `levels` that works. `timeout` bounds each use of `remote`.
+    /// Creates a store that uses `remote`, and during an outage the first of `levels` that works. `timeout` bounds each
+    /// operation on `remote`.
     #[must_use]
     pub fn new(
         remote: impl QuotaStore,
@@ -134,34 +136,35 @@ impl OutageStore {
         self
     }
 
-    /// Begins an outage only if the store rejects a write, not if it does not answer in time. An outage of another process still
-    /// counts.
+    /// Begins an outage only if the store rejects a write, not after a timeout. An outage that another process has
+    /// begun still applies.
     ///
-    /// For a program with a shorter timeout than others: on a busy machine its timeouts do not show that the store is unavailable.
+    /// This is for a program with a shorter timeout than others. On a busy machine, its timeouts do not prove that the
+    /// store is unavailable.
     #[must_use]
     pub fn ignoring_timeouts(mut self) -> Self {
         self.ignores_timeouts = true;
         self
     }
 
-    /// Sets the timeout of one use of the store, for a program that knows it only after opening the store.
+    /// Sets the timeout of one store operation, for a program that learns it only after opening the store.
     pub fn set_timeout(&self, timeout: Duration) {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         self.timeout_ms.store(timeout_ms, Ordering::Relaxed);
     }
 
-    /// Uses no level from now on, for [`StoreOutagePolicy::FailClosed`](crate::policy::StoreOutagePolicy::FailClosed).
+    /// Stops using levels, for [`StoreOutagePolicy::FailClosed`](crate::policy::StoreOutagePolicy::FailClosed).
     pub fn disable(&self) {
         self.is_disabled.store(true, Ordering::Relaxed);
     }
 
-    /// The longest duration of one use, which is the timeout for callers.
+    /// The maximum duration of one operation, which is the timeout for callers.
     #[must_use]
     pub fn max_duration(&self) -> Duration {
         self.timeout().saturating_add(LEVEL_TIMEOUT * 2)
     }
 
-    /// The outage that the last use of this store met; `None` if it reached the store.
+    /// The outage that the last operation encountered; `None` if it reached the store.
     #[must_use]
     pub fn outage(&self) -> Option<Outage> {
         self.outage.lock().clone()
@@ -213,18 +216,18 @@ impl OutageStore {
         self.clock.bounded(LEVEL_TIMEOUT, work).await.unwrap_or_else(|| Err(late()))
     }
 
-    /// Records the time of the store.
+    /// Records the store's time.
     fn measure(&self, reading: &StoreRead) {
         let offset_ms = reading.now.as_millisecond().saturating_sub(self.clock.now_ms());
         *self.offset_ms.lock() = Some(offset_ms);
     }
 
-    /// The time of the store, from a time of the level. All processes add the same offset.
+    /// Converts a time of the level to the store's time. All processes add the same offset.
     fn store_time(active: &Active, now: Timestamp) -> Timestamp {
         time::shifted(now, active.doc.offset_ms.unwrap_or(0))
     }
 
-    /// Uses the level in use, or the store. Starts again if the outage begins or ends in between.
+    /// Runs an operation on the level in use, or on the store. Restarts it if the outage begins or ends in between.
     async fn run(&self, operation: Operation<'_>) -> Result<Done, StoreError> {
         if self.is_disabled() {
             return self.on_remote(&operation).await;
@@ -247,7 +250,7 @@ impl OutageStore {
                 }
                 match done {
                     Ok(done) => return Ok(done),
-                    // The outage has ended in between.
+                    // The outage has ended in the meantime.
                     Err(_) if !self.levels[active.index].level.exists() => {}
                     Err(error) => {
                         self.skip(active.index, &error);
@@ -279,7 +282,8 @@ impl OutageStore {
         Err(last_error.unwrap_or_else(without_store))
     }
 
-    /// Records that the outage has ended. Without a level, a read does not show that: the store may reject writes.
+    /// Records that the outage has ended. Without a level, a successful read does not prove this, because the store may
+    /// reject writes.
     fn remote_works(&self, done: &Done) {
         let is_write = matches!(done, Done::Swap(CasOutcome::Applied(_)));
         let ended = self.outage.lock().take_if(|outage| is_write || outage.place.is_some());
@@ -307,7 +311,8 @@ impl OutageStore {
             None => Done::Read(self.read_level(active, key).await?),
             Some(Swap { expected, body, ttl }) => {
                 if active.doc.reads_work(key) {
-                    // Copies the store's document. Otherwise a swap that expects none would replace its holds and its calls.
+                    // Copy the store's document first. Otherwise a swap that expects no document would replace its
+                    // holds and calls.
                     self.read_level(active, key).await?;
                 }
                 let local = Local { store: self, active };
@@ -336,7 +341,7 @@ enum Done {
     Swap(CasOutcome),
 }
 
-/// The error for a document that only the store may hold.
+/// The error for a document that may exist only in the store.
 fn without_store() -> StoreError {
     StoreError::unavailable(WriteState::NotApplied, "running without the shared store")
 }
@@ -349,7 +354,7 @@ fn cause(error: &StoreError) -> &str {
     }
 }
 
-/// The store, with a timeout and one retry for each use.
+/// The store, with a timeout and one retry for each operation.
 struct Remote<'a>(&'a OutageStore);
 
 impl Remote<'_> {
@@ -385,7 +390,7 @@ impl Trips for Remote<'_> {
     }
 }
 
-/// The level in use, with a timeout for each use and the times of the store.
+/// The level in use, with a timeout for each operation, and with the store's times.
 struct Local<'a> {
     store: &'a OutageStore,
     active: &'a Active,
@@ -437,8 +442,8 @@ impl QuotaStore for OutageStore {
         }
     }
 
-    /// During an outage, waits for a change of the file, but at most until the store is tried again. Its notices are then
-    /// without content, because only a read shows which of the two has the document.
+    /// During an outage, waits for a change of the file, but at most until the next attempt to use the store. Notices
+    /// then have no content, because only a read shows whether the file or the store has the document.
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         if self.is_disabled() || self.levels.is_empty() {
             return self.remote.wait_for_change(key, seen).await;

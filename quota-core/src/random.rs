@@ -5,8 +5,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// 64 random bits. Two draws are equal with a probability of 2⁻⁶⁴, even across processes and hosts.
 ///
-/// The hasher's keys come from the system's random source. `fastrand` is no substitute: two hosts that start from the same
-/// image may draw the same numbers, and any code of this thread may seed it.
+/// The hasher's keys come from the system's random source. Do not use `fastrand` instead: two hosts that start from the
+/// same image may draw the same numbers, and any code on this thread may seed it.
 pub(crate) fn random_u64() -> u64 {
     #[cfg(feature = "testing")]
     if let Some(bits) = seeded::next() {

@@ -62,7 +62,7 @@ pub struct Record {
     fence: u64,
     /// The number of stored changes.
     revision: u64,
-    // Boxed, because nearly all of a million accounts have none of these three.
+    // Boxed because nearly all of a million accounts have none of these three.
     lease: Option<Box<Lease>>,
     hold: Option<Box<Hold>>,
     /// The number of rate limits in a row and of other failures in a row. Each has its own backoff.
@@ -79,7 +79,8 @@ pub struct Record {
     unscoped: Option<Box<Vec<LastFailure>>>,
     /// The calls of the trailing hour, oldest first.
     calls: Vec<CallRecord>,
-    /// Calls of the trailing hour that were not made after all. Another process that still counts them cannot add them again.
+    /// Withdrawn calls of the trailing hour, which were never made. Another process that still counts them cannot add
+    /// them again.
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a list")]
     given_back: Option<Box<Vec<CallRecord>>>,
     /// The last calls of this record that ended, by their fences. A merge does not raise them; see `ended_call`.
@@ -169,11 +170,11 @@ impl Record {
 
     /// Whether this record, from a change notice, is newer than the `known` one; `None` if only a read can show that.
     ///
-    /// A notice may be late, so only a higher revision is newer. A lower one is no sign of a loss. Programs of another format
-    /// may count their changes in another way, or not at all.
+    /// A notice may be late, so only a higher revision is newer, and a lower one does not prove a loss. Programs with
+    /// another format may count their changes differently, or not at all.
     ///
-    /// A revision far above the known one is no proof either. If it was damaged or forged, each later read would look like a loss, and
-    /// this process would restore it.
+    /// A revision far above the known one proves nothing either. If it was damaged or forged, each later read would
+    /// look like a loss, and this process would restore it.
     pub(crate) fn is_newer_than(&self, known: &Self) -> Option<bool> {
         let is_counted = self.is_writable() && known.is_writable() && self.revision > 0;
         let is_plausible = self.revision <= known.revision.saturating_add(MAX_MISSED_CHANGES);
@@ -191,7 +192,7 @@ impl Record {
     pub fn last_call(&self, fingerprint: Option<CredentialFingerprint>) -> Option<RecentCall> {
         let succeeded = self.refreshed_at.filter(|_| self.refreshed_with == fingerprint);
         let succeeded = succeeded.map(|at| RecentCall { at: at.timestamp(), failure: None });
-        // A user who clears a hold wants another call, whatever the result of the last one.
+        // A user who clears a hold wants another call, regardless of the result of the last one.
         let is_cleared = |last_failure: &LastFailure| last_failure.order() <= self.cleared_fence;
         let failed = self
             .last_failure()

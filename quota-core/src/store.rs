@@ -106,7 +106,7 @@ pub struct StoreKey(Arc<str>);
 impl StoreKey {
     /// The key of the record of a login: `anthropic#login:` and 32 hexadecimal digits.
     ///
-    /// The digits are the first half of a SHA-256 hash. The `:` distinguishes the key from those of extensions.
+    /// The digits are the first half of a SHA-256 hash. The `:` distinguishes this key from those of extensions.
     #[must_use]
     pub fn login(provider: &ProviderId, login: &LoginId) -> Self {
         let hash = Sha256::digest(login.as_str().as_bytes());
@@ -126,19 +126,20 @@ impl StoreKey {
         Self(provider.as_str().into())
     }
 
-    /// The key that has no document: `*`. Reading it checks whether the store is available.
+    /// A key that never has a document: `*`. Reading it checks whether the store is available.
     #[must_use]
     pub fn probe() -> Self {
         Self("*".into())
     }
 
-    /// The key of the document that describes an outage: `*#outage`. It is in the file for outages, never in the store.
+    /// The key of the document that describes an outage: `*#outage`. It exists only in the outage file, never in the
+    /// store.
     #[must_use]
     pub fn outage() -> Self {
         Self("*#outage".into())
     }
 
-    /// The key of this text, which [`as_str`](Self::as_str) returned, for a store that lists its documents.
+    /// Parses a key from text that [`as_str`](Self::as_str) returned, for a store that lists its documents.
     #[must_use]
     pub fn stored(text: &str) -> Self {
         Self(text.into())
@@ -151,7 +152,7 @@ impl StoreKey {
     ///
     /// # Panics
     ///
-    /// If `extension` has other characters than lower-case letters, digits and `-`.
+    /// If `extension` has characters other than lower-case letters, digits and `-`.
     #[must_use]
     pub fn account_extension(account: &AccountId, extension: &'static str) -> Self {
         assert_is_plain(extension);
@@ -207,7 +208,7 @@ impl fmt::Debug for StoreKey {
     }
 }
 
-/// A document of a store, without its body.
+/// A stored document without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentEntry {
     /// The key.
@@ -287,9 +288,9 @@ impl StoreRead {
 
 /// Why a wait for a change ended. The default is a notice without content: the caller must read the document.
 ///
-/// A notice has no time of the store, and it may be late: the caller may already have read a later state. So a caller accepts
-/// its document only if the document itself shows that it is newer, or joins the two. It never concludes from a notice that
-/// the store lost a write. Only a read or a conflict shows that.
+/// A notice has no time of the store, and it may be late: the caller may already have read a later state. So a caller
+/// accepts its document only if the document itself proves that it is newer, or merges the two. It must never conclude
+/// from a notice that the store lost a write. Only a read or a conflict proves that.
 ///
 /// ```
 /// use quota_core::store::{Document, Notice, Version};
@@ -303,7 +304,7 @@ impl StoreRead {
 pub struct Notice {
     /// The version that a write gave the document, if the store knows it.
     pub version: Option<Version>,
-    /// The body of the document of that version, if the store has it at hand. Then there is a version too.
+    /// The body of the document of that version, if it is available. There is then a version too.
     pub body: Option<Bytes>,
     /// Whether there is no change, and the store has just checked that changes still reach this caller. A caller that polls
     /// in case a notice was lost can poll less often.

@@ -14,7 +14,8 @@ pub use hooked::{HookedStore, StoreCall, StoreHooks};
 pub use mock::MockUsageFetcher;
 pub use scripted::{ScriptedStore, Step};
 
-/// Makes all random numbers of this thread follow from `seed`: ids, versions and jitter. `None` ends it.
+/// Derives all random numbers of this thread from `seed`: ids, versions and jitter. `None` restores real random
+/// numbers.
 ///
 /// For simulations that must repeat exactly. The ids of two simulations with one seed are equal, so never use it with a real store.
 pub fn seed_randomness(seed: Option<u64>) {

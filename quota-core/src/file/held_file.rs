@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::file::{is_not_found, owner_only, sibling_path};
 use crate::model::RequestId;
 
-/// Longer than any holder needs: the renewal of a login, with its waits for the provider and the store, takes less than three minutes.
+/// The age from which a lock is taken over. It is longer than any holder needs: renewing a login, including the waits
+/// for the provider and the store, takes less than three minutes.
 const STALE_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// The lock. Dropping it removes the file.
@@ -31,7 +32,7 @@ impl HeldFile {
         match acquired {
             Ok(true) => Ok(Some(held)),
             other => {
-                // Not dropped, because there is nothing to release.
+                // Do not run the destructor, because there is nothing to release.
                 std::mem::forget(held);
                 other.map(|_| None)
             }
@@ -43,7 +44,8 @@ impl HeldFile {
         match fs::hard_link(draft, &self.path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.take_over(draft),
-            // A file system without hard links. The file is empty for a moment, and then has no owner that could be taken over.
+            // The file system has no hard links. The file is briefly empty, and cannot be taken over while it has no
+            // owner.
             Err(_) => match owner_only().create_new(true).write(true).open(&self.path) {
                 Ok(mut file) => file.write_all(self.owner.as_bytes()).map(|()| true),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.take_over(draft),
@@ -52,15 +54,15 @@ impl HeldFile {
         }
     }
 
-    /// Replaces a lock that is too old. A marker per owner admits one process, so that none replaces the lock of a process that was
-    /// faster.
+    /// Replaces a lock that is too old. A marker file per owner admits one process, so that no process replaces the
+    /// lock of a faster one.
     fn take_over(&self, draft: &Path) -> io::Result<bool> {
         let Some(owner) = stale_owner(&self.path, draft)? else { return Ok(false) };
         let marker = sibling_path(&self.path, &format!(".{owner}.stale"));
         match owner_only().create_new(true).write(true).open(&marker) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Left by a process that was killed here.
+                // A process that was killed at this point left it behind.
                 if stale_owner(&marker, draft)?.is_some() {
                     let _ = fs::remove_file(&marker);
                 }

@@ -113,7 +113,7 @@ impl JsonFile {
         Self { path: path.into(), clock, is_trusted_only: false, removes_lock_file: false, is_durable: true }
     }
 
-    /// Rejects a file that a user other than this one and root may have written.
+    /// Rejects a file that a user other than this one or root may have written.
     pub fn trusted_only(self) -> Self {
         Self { is_trusted_only: true, ..self }
     }
@@ -145,8 +145,8 @@ impl JsonFile {
 
     /// Reads the file; `None` if it does not exist.
     ///
-    /// Another program may replace the file by removing and creating it. So state in memory that differs from a missing file must not
-    /// be dropped.
+    /// Another program may replace the file by removing and creating it. So a caller must not drop its state in memory
+    /// when the file is missing.
     pub async fn load_existing<T: JsonContent>(&self) -> Result<Option<T>, FileError> {
         let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
         let failed = self.failed("read");
@@ -158,8 +158,8 @@ impl JsonFile {
         read(&self.path, self.is_trusted_only)
     }
 
-    /// Reads, changes and writes the file under its lock. A missing file is created. A change that leaves the content as it was
-    /// writes nothing.
+    /// Reads, changes and writes the file under its lock. A missing file is created. If the content stays the same,
+    /// nothing is written.
     ///
     /// If the future is dropped, the change is applied completely or not at all.
     pub async fn update<T: JsonContent, R: Send + 'static>(

@@ -262,7 +262,7 @@ pub fn is_lock_unsupported(error: &io::Error) -> bool {
 /// The path with symbolic links resolved. Dangling links are resolved too.
 #[must_use]
 pub fn resolve_symlinks(path: &Path) -> PathBuf {
-    /// The limit of Linux.
+    /// The maximum number of links to follow, as on Linux.
     const MAX_LINKS: usize = 40;
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {

@@ -20,8 +20,8 @@ pub enum Untrusted {
         /// The user id of this process.
         own: u32,
     },
-    /// A folder above the file belongs to another user, and users other than root may write in it. It may be a system folder, so the
-    /// error suggests no command that changes it.
+    /// A folder above the file belongs to another user, and users other than root may write to it. It may be a system
+    /// folder, so the error suggests no command to change it.
     #[error("other users may write in {}; keep the file in a folder of your own", path.display())]
     #[non_exhaustive]
     SharedFolder {
@@ -39,8 +39,8 @@ pub enum Untrusted {
 
 /// Checks that only this user and root may change or replace an open file.
 ///
-/// `path` is the path that it was opened by. The handle is checked, so a file that replaces it later has no effect. Folders are
-/// checked for regular files only, because a pipe from another program of this user has no folder.
+/// `path` is the path with which it was opened. The handle is checked, so a file that replaces it later has no effect.
+/// Folders are checked for regular files only, because a pipe from another program of this user has no folder.
 ///
 /// # Errors
 ///

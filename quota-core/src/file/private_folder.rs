@@ -43,7 +43,7 @@ pub fn create_private_folder(path: &Path) -> io::Result<()> {
 ///
 /// [`io::ErrorKind::PermissionDenied`] with the reason, or the system's error if the folder is missing.
 pub fn check_private_folder(path: &Path) -> io::Result<()> {
-    // Not through a link: another user may have planted it.
+    // Do not follow a link, because another user may have planted it.
     let found = std::fs::symlink_metadata(path)?;
     let refused = |reason: &str| {
         let text = format!("{} {reason}", path.display());

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Identifies one version of a file's content: the same version means the same content, if the version [is
 /// settled](Self::is_settled).
 ///
-/// It consists of the file's device and inode, its size, its modification time, and the time of its last status change. The system
-/// sets that last time at each write and rename, and programs cannot set it to another value. Systems other than Unix state only
-/// the size and the modification time.
+/// It consists of the file's device and inode, its size, its modification time, and its status change time. The system
+/// sets the latter at each write and rename, and programs cannot change it. Systems other than Unix provide only the
+/// size and the modification time.
 ///
 /// ```
 /// use quota_core::file::FileVersion;
@@ -34,11 +34,11 @@ pub struct FileVersion {
     size: u64,
     /// In nanoseconds since 1970; 0 if the system does not state it.
     modified: i64,
-    /// In nanoseconds since 1970; on other systems than Unix the modification time.
+    /// In nanoseconds since 1970; on systems other than Unix, the modification time.
     changed: i64,
 }
 
-/// The coarsest timestamps of a file system are those of FAT, in steps of two seconds.
+/// The coarsest step of file timestamps: FAT has steps of two seconds.
 const TIMESTAMP_STEP: SignedDuration = SignedDuration::from_secs(2);
 
 impl FileVersion {
@@ -66,7 +66,7 @@ impl FileVersion {
         self.size
     }
 
-    /// Whether a later write gives the file another version, if the file had this version at `now`.
+    /// Whether every later write is certain to change the version, if the file had this version at `now`.
     ///
     /// Two writes within one step of the file system's clock can leave the same times and the same size. So a version is settled only
     /// if the last write is older than the coarsest step. Take the version before the content is read, and `now` after it.
@@ -114,7 +114,7 @@ mod tests {
         (folder, path)
     }
 
-    /// Sets the modification time to one of the past.
+    /// Sets the modification time to a time in the past.
     fn set_modified(path: &Path) {
         let past = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         fs::File::options().write(true).open(path).unwrap().set_modified(past).unwrap();

@@ -43,8 +43,9 @@ impl Account {
 
     /// The key of the account's record in the store: that of its login, or without one, that of its name.
     ///
-    /// Other documents that belong to the login derive their keys from it; see [`StoreKey::extension`]. It changes with the login.
-    /// Waits until the login was checked once. If that fails, it is the key of the name. Dropping the future is safe.
+    /// Other documents of the login derive their keys from it; see [`StoreKey::extension`]. It changes with the login.
+    /// This waits until the login has been checked once. If the check fails, it returns the key of the name. Dropping
+    /// the future is safe.
     pub async fn record_key(&self) -> StoreKey {
         if self.entry.is_unchecked() {
             login_check::ensure_checked(&self.entry, &self.shared.context).await;
@@ -85,8 +86,8 @@ impl Account {
         }
     }
 
-    /// The readings, if a follower keeps the view current, and they are fresh or settled; otherwise the view, and the time by the
-    /// coarse clock.
+    /// The readings, if a follower keeps the view current and no refresh is needed or possible; otherwise the view, and
+    /// the time by the coarse clock.
     #[inline(always)]
     fn peek_settled(&self) -> Result<AccountUsage, (Guard<Arc<View>>, i64)> {
         let view = self.view_handle.load();
@@ -102,7 +103,7 @@ impl Account {
         Ok(AccountUsage::of(view))
     }
 
-    /// What is known, with the reason, if no refresh can succeed now.
+    /// The cached usage with the reason, if no refresh can succeed now.
     ///
     /// It reads no credential. If the last check is older than the check interval, it starts one in the background, because another
     /// credential may be allowed to call.
@@ -121,7 +122,8 @@ impl Account {
         usage.view().refusal(self.id()).map(Err)
     }
 
-    /// Checks the credential in the background. A background refresh does that, and it calls if the rules allow it.
+    /// Checks the credential in the background, through a background refresh, which calls the provider if the rules
+    /// allow it.
     #[cold]
     pub(super) fn check_credential(&self, now_ms: i64) {
         if self.entry.claim_check(now_ms) {
@@ -237,7 +239,7 @@ impl Account {
         self.wait_for_readings(request, timeout).await
     }
 
-    /// Waits for a refresh, at most for `timeout`.
+    /// Waits for a refresh for at most `timeout`.
     async fn wait_for_readings(
         &self,
         request: RefreshRequest,
@@ -249,7 +251,7 @@ impl Account {
         }
         let error = QuotaError::InProgress { account: self.entry.id.clone() };
         self.entry.record().update(|local| {
-            // Not if it has just ended, because then it has stored its own outcome.
+            // If it has just ended, it has stored its own outcome.
             if local.in_flight.is_some() {
                 self.entry.state().refresh_failed(error.clone());
             }
@@ -271,7 +273,7 @@ impl Account {
                 shared_cooldown.load_once(self.entry.provider.policy.record_ttl).await;
             }
         };
-        // Read both concurrently, to wait for one round trip only.
+        // Read both concurrently, so that this waits for only one round trip.
         let record = self.entry.record();
         let sync = async {
             if !self.entry.is_unchecked() {
@@ -324,7 +326,7 @@ impl Account {
                 if self.shared.context.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
             }
             MergeOutcome::OtherLogin => {
-                // The account may have another login since the last check.
+                // The login may have changed since the last check.
                 self.view_handle.require_login_check(self.entry.provider.clock.recent_ms());
                 login_check::check_in_background(&self.entry, &self.shared.context);
                 Err(ObserveError::AnotherLogin { account: account() })

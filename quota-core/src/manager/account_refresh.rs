@@ -1,5 +1,5 @@
-//! Refreshing an account: waiting for the refresh that its callers share.
-//! `refresh` runs it; `account` has the reads that need none.
+//! Refreshes of an account: callers wait for the refresh that they share. `refresh` runs it; `account` has the reads
+//! that need no refresh.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,9 +81,10 @@ impl Account {
             };
             let may_read = ended_fence.is_none() && !self.entry.is_unchecked();
             let result = if request.needs_call() && may_be_late && may_read {
-                // If the refresh has got the lease in the meantime, its own call satisfies this caller.
+                // If the refresh has acquired the lease in the meantime, its own call satisfies this caller.
                 let is_needless = || in_flight.stage() == Stage::Calling;
-                // Boxed, because few waiters read the record, and the future of each waiter would have room for it.
+                // Boxed because few waiters read the record, and otherwise each waiter's future would reserve space for
+                // it.
                 let ended = Box::pin(record.read_ended_fence(is_needless));
                 tokio::select! {
                     biased;

@@ -1,5 +1,5 @@
-//! What an account knows besides its record: why it shows that record, and what this process found out about its credential.
-//! `entry` has the account and its record.
+//! The state of an account outside its record: why it shows that record, and the last check of its credential. `entry`
+//! has the account and its record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl AccountState {
         self.require_alias_check();
     }
 
-    /// Stores what a check of the credential found out.
+    /// Stores the result of a check of the credential.
     pub(crate) fn credential_checked(&mut self, at_ms: i64, login: Result<LoginInfo, QuotaError>) {
         self.checked = Some(Arc::new(CredentialCheck { at_ms, login }));
     }
@@ -81,7 +81,8 @@ impl AccountState {
         }
     }
 
-    /// Whether a refresh must confirm the alias: none has within `max_age`. Then the next call returns `false`.
+    /// Whether a refresh must confirm the alias, because none has within `max_age`. If it returns `true`, the next call
+    /// returns `false`.
     pub(crate) fn claim_alias_check(&mut self, now_ms: i64, max_age: Duration) -> bool {
         let now_h = hours(now_ms);
         let age_h = now_h.wrapping_sub(self.alias_confirmed_h);
@@ -92,7 +93,7 @@ impl AccountState {
         is_due
     }
 
-    /// Requires the next refresh to confirm the alias, because it is unknown what the alias states.
+    /// Requires the next refresh to confirm the alias, because its content is unknown.
     pub(crate) fn require_alias_check(&mut self) {
         self.alias_confirmed_h = self.alias_confirmed_h.wrapping_add(u16::MAX / 2);
     }
@@ -106,7 +107,7 @@ impl AccountState {
     /// Whether the result of a check is newer than the last applied one, and counts. Otherwise a slow check could select the
     /// previous login.
     pub(crate) fn accept_check(&mut self, check: u16) -> bool {
-        // The numbers wrap, but the checks that run at the same time are few.
+        // The numbers may wrap, because few checks run at the same time.
         let is_newer = (1..u16::MAX / 2).contains(&check.wrapping_sub(self.check_applied));
         if is_newer {
             self.check_applied = check;

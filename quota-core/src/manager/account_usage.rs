@@ -1,4 +1,4 @@
-//! The usage of an account as readers get it, with its freshness and the outcome of a refresh.
+//! The usage of an account that readers get, with its freshness, and the outcome of a refresh.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -112,10 +112,11 @@ impl AccountUsage {
 
     /// When a refresh may succeed, if none can succeed now; `None` if one may, or if only a refresh can find out.
     ///
-    /// Until then [`Account::get`](crate::Account::get) returns what is known: during a hold or a cooldown, with an exhausted budget,
-    /// with a rejected credential, and for a second after the credential could not be read. A hold that another process clears
-    /// ends it early. So does another credential, which is checked once a second in the background while callers read the account.
-    /// An explicit [`refresh`](crate::Account::refresh) follows its own rules. [`Timestamp::MAX`] means that no end is known.
+    /// Until then, [`Account::get`](crate::Account::get) returns the cached usage. This applies during a hold or a
+    /// cooldown, with an exhausted budget, with a rejected credential, and for a second after the credential could not
+    /// be read. A hold that another process clears ends it early. So does another credential, which is checked once a
+    /// second in the background while callers read the account. An explicit [`refresh`](crate::Account::refresh)
+    /// follows its own rules. [`Timestamp::MAX`] means that no end is known.
     #[must_use]
     pub fn next_attempt_at(&self) -> Option<Timestamp> {
         self.0.next_attempt_at(Priority::Interactive)
@@ -185,7 +186,7 @@ impl AccountUsage {
         self.0.now()
     }
 
-    /// The version of this state, by which a caller finds out whether anything has changed since.
+    /// The version of this state, with which a caller can detect later changes.
     #[must_use]
     pub fn version(&self) -> UsageVersion {
         UsageVersion(Arc::clone(&self.0))
@@ -295,7 +296,7 @@ pub enum StaleReason {
     RecordDamaged,
     /// The owner of the readings is unknown, so they are hidden.
     OwnerUnknown,
-    /// There are no readings, because it was not checked yet which login the account holds. The next
+    /// There are no readings, because the account's login has not been checked yet. The next
     /// [`get`](crate::Account::get), [`refresh`](crate::Account::refresh) or [`sync`](crate::Account::sync) checks it.
     LoginNotCheckedYet,
     /// This process's last refresh failed; see [`AccountUsage::error`].
@@ -324,7 +325,7 @@ impl StaleReason {
     }
 }
 
-/// [`as_str`](Self::as_str) with spaces, for people.
+/// [`as_str`](Self::as_str) with spaces, for display.
 impl fmt::Display for StaleReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.as_str().replace('_', " "))

@@ -1,5 +1,5 @@
-//! The refreshes of `keep_fresh`.
-//! `record` decides whether a refresh is allowed; `follower` merges the writes of other processes.
+//! The background refreshes of `keep_fresh`. `record` decides whether a refresh is allowed; `follower` merges the
+//! writes of other processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +84,7 @@ async fn wait_until_due(entry: &AccountEntry, min_wait: Duration) {
     }
 }
 
-/// The minimum pause between refreshes. Without it, an error that returns at once would make a busy loop.
+/// The minimum pause between refreshes. Without it, an immediate error would cause a busy loop.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The maximum delay between the due time and the refresh, and its maximum fraction of the policy's maximum age.

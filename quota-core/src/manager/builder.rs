@@ -111,14 +111,14 @@ impl QuotaManagerBuilder {
         self
     }
 
-    /// Sets where the documents are while the store is unavailable: the first of these levels that works.
+    /// Sets the levels that hold the documents while the store is unavailable. The first level that works is used.
     ///
-    /// For commands and other short-lived programs, which have no memory of their own: with a level, the processes of this machine
-    /// and user share the rules during an outage as they do with the store. `quota::outage_files` supplies the levels of the program
-    /// `quota`. [`OutageStore`] explains their use.
+    /// This is for commands and other short-lived programs, which have no state of their own. With a level, the
+    /// processes of this user on this machine share their state during an outage as they do with the store.
+    /// `quota::outage_files` supplies the levels of the program `quota`. [`OutageStore`] explains their use.
     ///
-    /// If no level works, only an explicit refresh calls the provider, as with
-    /// [`StoreOutagePolicy::RefreshOnly`]. A provider with [`StoreOutagePolicy::FailClosed`] uses no level.
+    /// If no level works, only an explicit refresh calls the provider, as with [`StoreOutagePolicy::RefreshOnly`].
+    /// Providers with [`StoreOutagePolicy::FailClosed`] use no level.
     pub fn outage_store(mut self, levels: impl IntoIterator<Item = Arc<dyn OutageLevel>>) -> Self {
         self.outage_levels.extend(levels);
         self
@@ -169,8 +169,8 @@ impl QuotaManagerBuilder {
         Ok(QuotaManager { shared: Arc::new(shared) })
     }
 
-    /// The store with its levels; `None` if there are none, or if no policy uses them. Policies that continue without the store then do
-    /// so only for an explicit refresh.
+    /// The store with its levels; `None` if there are none, or if no policy uses them. With levels, policies that
+    /// continue without the store do so only for an explicit refresh.
     fn take_outage_store(&mut self) -> Option<OutageStore> {
         let levels = std::mem::take(&mut self.outage_levels);
         let mut policies: Vec<_> =

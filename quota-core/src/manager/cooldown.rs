@@ -98,8 +98,9 @@ impl SharedCooldown {
 
     /// Joins the document of a notice. Returns false if the document must be read.
     ///
-    /// A notice may be late, so its cooldown only extends the known one. If it ends earlier, a read shows whether the store has
-    /// lost the known one. That read cannot wait for the next poll, because a cooldown lasts hardly longer.
+    /// A notice may be late, so its cooldown only extends the known one. If its cooldown ends earlier, a read shows
+    /// whether the store has lost the known one. That read must not wait for the next poll, because a cooldown is
+    /// hardly longer than the poll interval.
     pub(crate) fn join(&self, notice: &Notice) -> bool {
         let cooldown = notice.body.as_ref().and_then(|body| ProviderCooldown::decode(body).ok());
         let (Some(cooldown), Some(now)) =

@@ -1,5 +1,6 @@
-//! The cached credential of one account. All callers share one read, and each of them waits no longer than its own time.
-//! `credential_reuse` decides whether the last read answers a caller; `credential_sources` has the caches of a provider's accounts.
+//! The cached credential of one account. All callers share one read, and each waits for at most its own timeout.
+//! `credential_reuse` decides whether a caller may use the last read; `credential_sources` has the caches of a
+//! provider's accounts.
 
 use std::future::Future;
 use std::io;
@@ -18,12 +19,12 @@ use crate::clock::{Clock, Instant};
 use crate::model::{AccountId, CredentialFingerprint};
 use crate::provider::{CredentialError, CredentialSource, SourceVersion};
 
-/// The shortest timeout of a read. A caller with less time leaves, and the read continues for the next caller.
+/// The minimum timeout of a read. A caller with less time stops waiting, and the read continues for the next caller.
 const MIN_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a source is read in a row if its files change during each read.
 const MAX_TORN_READS: u32 = 3;
-/// How often a caller joins or starts a read if reads end without an outcome for it, because the source is replaced, a runtime shuts
-/// down, or the manager closes.
+/// How often a caller joins or starts a read if reads end without an outcome, because the source is replaced, a runtime
+/// shuts down, or the manager closes.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// The cached credential of one account.
@@ -42,7 +43,8 @@ struct State {
 }
 
 impl State {
-    /// Records that the provider rejected a credential. Returns what no longer answers anyone, to be dropped outside the lock.
+    /// Records that the provider rejected a credential. Returns the values that are no longer used, so that the caller
+    /// drops them outside the lock.
     ///
     /// If the rejection is new, the credential must be read again before it is used again. A read in flight may have begun before
     /// the rejection, so it starts over, unless it is a renewal.
@@ -85,7 +87,8 @@ impl Read {
         Arc::new(Self { demand, number, started_at, timeout, outcome, done, task })
     }
 
-    /// Lets a caller wait for this read at `now`, if the read can answer it. The read then lasts as long as this caller allows.
+    /// Lets a caller join this read at `now`, if its outcome can satisfy the caller. This extends the read's timeout to
+    /// the caller's.
     fn try_join(&self, demand: Demand, now: Instant, timeout: Duration) -> bool {
         // A plain read that began before a rejection may return the rejected credential.
         if demand.is_replacement() && !self.demand.is_replacement() || self.is_late(now) {
@@ -104,7 +107,7 @@ impl Read {
         self.timeout.lock().saturating_sub(now.saturating_since(self.started_at))
     }
 
-    /// Waits until the timeout, which callers that join may extend.
+    /// Waits until the timeout, which later callers may extend.
     async fn timed_out(&self, clock: &Clock) {
         loop {
             let left = self.time_left(clock.instant());
@@ -144,7 +147,7 @@ impl Read {
     }
 }
 
-/// Everything that a read does.
+/// The work of a read.
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Ends the read if it is dropped, because a runtime shuts down or the manager closes.
@@ -168,7 +171,7 @@ impl Drop for EndOnDrop {
 enum Step {
     Done(ReadOutcome),
     Join(Arc<Read>),
-    /// Start this read. The last one answers it if the files are unchanged.
+    /// Start this read. If the files are unchanged, the outcome of the last read is reused.
     Start(Arc<Read>, Arc<dyn CredentialSource>, Option<Arc<LastRead>>),
 }
 
@@ -185,8 +188,8 @@ pub(crate) struct Caller<'a> {
 impl CredentialCache {
     /// Returns the cached credential, joins the read in flight, or starts one. `None` if `source_of` returns no source.
     ///
-    /// The read continues if the future is dropped, or if the caller's time is over. Once the manager is closed, a read belongs to its
-    /// caller and ends with it.
+    /// The read continues if the future is dropped or the caller times out. Once the manager is closed, a read belongs
+    /// to its caller and ends with it.
     pub(crate) async fn get(
         self: &Arc<Self>,
         caller: &Caller<'_>,
@@ -207,7 +210,7 @@ impl CredentialCache {
                 }
             };
             let outcome = match read.outcome.get() {
-                // No timer, which would need a runtime.
+                // Do not use a timer, because it would need a runtime.
                 Some(outcome) => outcome.clone(),
                 None => {
                     let left =
@@ -225,7 +228,7 @@ impl CredentialCache {
             let is_answer = match (demand, &outcome) {
                 _ if is_mine || read.demand == demand && demand != Demand::Retry => true,
                 (Demand::Current, Ok(_)) => true,
-                // A failed renewal is no answer to a plain read.
+                // A failed renewal does not satisfy a plain read.
                 (Demand::Current, Err(_)) => !read.demand.is_replacement(),
                 // The read may have begun before the user fixed the login.
                 (Demand::Retry, outcome) => {
@@ -263,7 +266,7 @@ impl CredentialCache {
         let (rejected, discarded);
         let step = {
             let mut state = self.state.lock();
-            // Found under the lock, so that a read of a replaced source is always discarded.
+            // Get the source under the lock, so that a read of a replaced source is always discarded.
             let source = source_of()?;
             let asked = *asked.get_or_insert(state.next_number);
             rejected = match demand {
@@ -294,7 +297,7 @@ impl CredentialCache {
                 Step::Start(read, source, last)
             }
         };
-        // After the lock is released, because dropping a source's task or error runs foreign code.
+        // Drop these after the lock is released, because dropping a source's task or error runs foreign code.
         let (last, plain) = rejected;
         drop(last);
         for read in plain.into_iter().chain(discarded) {
@@ -352,11 +355,11 @@ impl CredentialCache {
         }
         let Some(runtime) = caller.tasks.runtime_of_caller() else { return Some(work) };
         let tasks = Arc::clone(caller.tasks);
-        // It must not outlive the manager. Its callers then read for themselves.
+        // The task must not outlive the manager. Its callers then do their own reads.
         let until_closing = async move { tasks.until_closing(work).await.unwrap_or_default() };
         if let Some(task) = caller.tasks.spawn_on(until_closing, &runtime) {
             let task = read.task.get_or_init(|| task);
-            // It may have been discarded in between.
+            // It may have been discarded in the meantime.
             if read.outcome.get().is_some() {
                 task.abort();
             }
@@ -377,7 +380,7 @@ impl CredentialCache {
         drop(previous);
     }
 
-    /// Removes a read that ended without an outcome of its own.
+    /// Removes a read that ended without an outcome.
     fn remove(&self, read: &Arc<Read>) {
         let mut state = self.state.lock();
         if state.in_flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, read)) {
@@ -406,7 +409,7 @@ impl CredentialCache {
         self.state.lock().rejected.remove(fingerprint);
     }
 
-    /// Forgets everything, because the account has another source or another login.
+    /// Clears the cache, because the account has a new source or login.
     pub(crate) fn clear(&self) {
         let previous = {
             let mut state = self.state.lock();
@@ -426,7 +429,7 @@ impl Drop for CredentialCache {
     }
 }
 
-/// What one read of the source found.
+/// The result of one read of the source.
 enum Found {
     /// The files of the source are unchanged since the last read.
     Unchanged,
@@ -441,7 +444,7 @@ async fn read_source(
     last: Option<&LastRead>,
     account: &AccountId,
 ) -> Found {
-    // Before the read: a change during the read then leads to another one.
+    // Get the version before the read, so that a change during the read leads to another read.
     let mut version = source.version(account).await;
     if let (Some(version), Some(last)) = (&version, last.and_then(|last| last.version.as_ref()))
         && version.has_same_files(last)
@@ -461,7 +464,7 @@ async fn read_source(
         if after.as_ref().map(SourceVersion::files) == version.as_ref().map(SourceVersion::files) {
             break;
         }
-        // The read may have found the token of one login and the name of another.
+        // The read may have combined the token of one login with the name of another.
         version = after;
         outcome = source.credential(account).await;
     }

@@ -1,4 +1,5 @@
-//! Decides whether the last read of a credential answers a caller. The rules are pure; `credential_cache` runs the reads.
+//! Decides whether a caller may use the last read of a credential. The rules are pure functions; `credential_cache`
+//! runs the reads.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,25 +12,26 @@ use crate::model::CredentialFingerprint;
 use crate::provider::{Credential, CredentialError, SourceVersion};
 use crate::time;
 
-/// How long a credential whose source cannot notice a change is used.
+/// How long a credential is used if its source cannot detect changes.
 const UNDETECTABLE_MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// The shortest time between two reads of a source that is expensive or fails.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest time between two reads of a source that fails. A user who logs in again waits at most this long.
+/// The longest time between two reads of a failing source. A user who logs in again waits at most this long.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 /// From this time before its expiry, a credential is read again after the [`CHECK_INTERVAL`].
 const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
 /// How many rejected credentials are remembered. A source has a few at most.
 const MAX_REJECTED: usize = 32;
 
-/// What a caller needs.
+/// The credential that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Demand {
     /// The current credential.
     Current,
-    /// The current credential, for a user who may have just fixed the login: an earlier failure is no answer.
+    /// The current credential, for a user who may have just fixed the login. An earlier failure does not satisfy this
+    /// demand.
     Retry,
-    /// Another credential than the one with this fingerprint, which the provider rejected.
+    /// A credential other than the rejected one with this fingerprint.
     Replacement(Option<CredentialFingerprint>),
 }
 
@@ -46,9 +48,10 @@ pub(crate) enum ReadFailure {
     Failed(CredentialError),
     /// The source panicked.
     Panicked,
-    /// The source did not answer within the timeout of the read.
+    /// The source did not respond within the timeout of the read.
     TimedOut,
-    /// The caller's time is over, and the read continues. This is never the outcome of a read: it says nothing about the source.
+    /// The caller timed out, and the read continues. This is never the outcome of a read, because it gives no
+    /// information about the source.
     StillReading,
 }
 
@@ -65,7 +68,7 @@ impl From<ReadFailure> for CredentialError {
     }
 }
 
-/// The message for a caller whose time was over before the read ended.
+/// The message for a caller that timed out before the read ended.
 const STILL_READING: &str = "the credential is still being read; try again";
 
 /// The outcome of a read, which all its callers share.
@@ -73,7 +76,7 @@ pub(crate) type ReadOutcome = Result<Credential, ReadFailure>;
 
 /// The credentials that the provider has rejected, the last one last.
 ///
-/// One is not enough: a late report about an older credential must not clear the rejection of the current one.
+/// One is not enough, because a late report about an older credential must not clear the rejection of the current one.
 #[derive(Debug, Default)]
 pub(crate) struct Rejected(VecDeque<CredentialFingerprint>);
 
@@ -115,7 +118,7 @@ pub(crate) struct LastRead {
     pub(crate) futile: u32,
 }
 
-/// Whether the outcome of the last read answers a caller.
+/// Whether a caller may use the outcome of the last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reuse {
     Yes,
@@ -125,7 +128,7 @@ pub(crate) enum Reuse {
 }
 
 impl LastRead {
-    /// Counts the read among the futile ones since `previous`.
+    /// Continues the count of futile reads since `previous`.
     pub(crate) fn after(mut self, previous: Option<&Self>, rejected: &Rejected) -> Self {
         let before = previous.map_or(0, |previous| previous.futile);
         self.futile = if self.is_usable(rejected) { 0 } else { before.saturating_add(1) };
@@ -146,8 +149,8 @@ impl LastRead {
         self.outcome.is_ok() && !self.is_rejected(rejected)
     }
 
-    /// Whether the outcome answers a caller at `now`, which is `wall_time` by the wall clock. `asked` is the number of the first read
-    /// that could begin after its call.
+    /// Whether the outcome satisfies a caller at `now`, which is `wall_time` by the wall clock. `asked` is the number
+    /// of the first read that could begin after its call.
     pub(crate) fn reuse(
         &self,
         demand: Demand,
@@ -165,7 +168,8 @@ impl LastRead {
         }
         if self.outcome.is_err() {
             return match (self.demand.is_replacement(), demand.is_replacement()) {
-                // A failed renewal is no answer to a plain read: the source may still have the rejected credential.
+                // A failed renewal does not satisfy a plain read, because the source may still have the rejected
+                // credential.
                 (true, false) => Reuse::No,
                 // The source may be able to renew a credential that it cannot read.
                 (_, true) if demand != self.demand => if_younger(CHECK_INTERVAL),
@@ -173,7 +177,7 @@ impl LastRead {
             };
         }
         if let Demand::Replacement(replaced) = demand {
-            // The source has just answered the same rejection.
+            // The source has just responded to the same rejection.
             let max_age = match self.is_rejected(rejected) {
                 true => self.max_age(rejected, wall_time),
                 false => CHECK_INTERVAL,
@@ -193,7 +197,7 @@ impl LastRead {
         }
     }
 
-    /// How long the outcome is used, if its source cannot notice a change.
+    /// How long the outcome is used, if its source cannot detect changes.
     fn max_age(&self, rejected: &Rejected, wall_time: Timestamp) -> Duration {
         let credential = match &self.outcome {
             Err(ReadFailure::Failed(CredentialError::TemporarilyUnavailable {
@@ -205,7 +209,7 @@ impl LastRead {
         };
         let soon = time::saturating_add(wall_time, EXPIRY_MARGIN);
         match credential.expires_at {
-            // Another program renews it soon, or, if it expired long ago, seldom.
+            // Another program will renew it soon. If it expired long ago, a renewal is unlikely.
             Some(expiry) if expiry <= soon => {
                 (time::elapsed(expiry, wall_time) / 8).clamp(CHECK_INTERVAL, MAX_RETRY_INTERVAL)
             }
@@ -220,7 +224,7 @@ fn retry_interval(futile: u32) -> Duration {
     CHECK_INTERVAL.saturating_mul(doubled).min(MAX_RETRY_INTERVAL)
 }
 
-/// What a caller gets for the outcome of a read. A rejected credential is no replacement for another rejected one.
+/// Converts the outcome of a read for a caller. A rejected credential cannot replace another rejected one.
 pub(crate) fn answer(demand: Demand, outcome: ReadOutcome, rejected: &Rejected) -> ReadOutcome {
     let credential = outcome?;
     if let (Demand::Replacement(replaced), Some(fingerprint)) = (demand, credential.login.fingerprint)

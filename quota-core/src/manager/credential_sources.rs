@@ -12,7 +12,7 @@ use super::credential_reuse::ReadOutcome;
 use crate::model::{AccountId, CredentialFingerprint};
 use crate::provider::CredentialSource;
 
-/// Maps each account to its own source, otherwise to the provider's, and to its cached credential.
+/// Maps each account to its own source, or to the provider's, and to its cached credential.
 ///
 /// The maps belong to the provider and not to the account, because most accounts have no own source and an entry must stay small.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl CredentialSources {
     pub(crate) fn set(&self, account: AccountId, source: Arc<dyn CredentialSource>) {
         let previous = self.own.write().insert(account.clone(), source);
         self.has_own.store(true, Ordering::Release);
-        // Last: a read that starts from now on uses the new source.
+        // Do this last, so that reads that start from now on use the new source.
         self.clear(&account);
         // The source's `Drop` may run foreign code, so drop it after the lock is released.
         drop(previous);
@@ -76,7 +76,7 @@ impl CredentialSources {
 
     /// The credential of an account, from its cache or its source; `None` if it has no source.
     ///
-    /// Concurrent callers share one read, which continues if they stop waiting. Each waits no longer than its own timeout.
+    /// Concurrent callers share one read, which continues if they stop waiting. Each waits for at most its own timeout.
     pub(crate) async fn credential(&self, caller: &Caller<'_>) -> Option<ReadOutcome> {
         if !self.has(caller.account) {
             return None;

@@ -33,11 +33,12 @@ impl Account {
 
     /// The account's current credential, for a request to the provider; `None` if it has no source.
     ///
-    /// It comes from the cache in front of the source, which a refresh uses too; [`CredentialSource::version`] decides when the
-    /// source is read again. A failure is cached for a second. The time doubles with each repeated failure, up to a minute;
-    /// [`refresh`](Self::refresh) reads the source at once. If the credential belongs to another login than the readings, the account
-    /// shows the record of that login from now on. The wait for the source takes at most `timeout`. If the future is dropped, the read
-    /// continues for other callers. A read of a closed manager ends with its caller.
+    /// It comes from the cache in front of the source, which a refresh uses too; [`CredentialSource::version`] decides
+    /// when the source is read again. A failure is cached for a second. The time doubles with each repeated failure, up
+    /// to a minute; [`refresh`](Self::refresh) reads the source at once. If the credential belongs to another login
+    /// than the readings, the account shows the record of that login from now on. This waits for the source for at most
+    /// `timeout`. If the future is dropped, the read continues for other callers. If the manager is closed, a read ends
+    /// with its caller.
     ///
     /// # Errors
     ///
@@ -101,7 +102,7 @@ impl Account {
     /// A program whose credential source states the login never calls this. From now on the account shows the record of this login,
     /// which is empty until it is read from the store. A refresh in this process that reads a credential of another login then fails.
     ///
-    /// What this process seeded or observed before the first check of the login is added to that record.
+    /// Readings that this process seeded or observed before the first check of the login are added to that record.
     pub fn set_login(&self, login_id: LoginId) {
         if self.entry.record().login() != Some(&login_id) {
             // Before the login changes, so that no call for the new login uses a credential of the previous one.

@@ -32,12 +32,12 @@ pub(crate) struct RecordEntry {
     pub(crate) changed: Notify,
 }
 
-/// What a record belongs to: its key in the store.
+/// The owner of a record, which determines its key in the store.
 #[derive(Debug)]
 enum RecordId {
     /// An account whose credential states no login.
     Name(StoreKey),
-    /// A login, with the record if the store has none. Boxed, because nearly all of a million accounts have none.
+    /// A login, with the record if the store has none. Boxed because nearly all of a million accounts have no login.
     Login(Box<(StoreKey, Arc<Record>)>),
 }
 
@@ -145,9 +145,10 @@ impl RecordEntry {
 
     /// Locks the reads and writes of the stored record. Otherwise an older response could replace a newer one.
     ///
-    /// Not a mutex of tokio, which would need 40 bytes more for each account, and would hand the lock to a waiter whose future may not
-    /// be polled. A release wakes the waiters in their order. A task that finds waiters lets them run first: otherwise a task that reads
-    /// the store in a loop would take the lock again each time, before a woken waiter runs.
+    /// It is not a tokio mutex, because that would need 40 more bytes per account, and would hand the lock to a waiter
+    /// whose future may not be polled. A release wakes the waiters in order. A task that finds waiters lets them run
+    /// first. Otherwise a task that reads the store in a loop would always take the lock again before a woken waiter
+    /// runs.
     pub(crate) async fn lock_sync(&self) -> SyncGuard<'_> {
         let has_waiters = self.local().sync_waiters > 0;
         if has_waiters {
@@ -201,7 +202,8 @@ impl RecordEntry {
         }
     }
 
-    /// Whether the entry must stay: it is shown, is being refreshed, or has changes that the store does not have.
+    /// Whether the entry must be kept: an account shows it, it is being refreshed, or it has changes that are not in
+    /// the store.
     pub(crate) fn is_in_use(&self) -> bool {
         let local = self.local();
         local.in_flight.is_some()
@@ -243,7 +245,7 @@ impl RecordEntry {
 
     /// Whether a caller has read a view since the previous call of `take_accessed`, or waits for changes.
     pub(crate) fn take_accessed(&self) -> bool {
-        // Not `any`, which would leave the flags of the other accounts set.
+        // Do not use `any`, which would leave the flags of later accounts set.
         self.accounts().iter().fold(false, |accessed, account| account.take_accessed() | accessed)
     }
 
@@ -297,7 +299,7 @@ impl Drop for SyncGuard<'_> {
     }
 }
 
-/// What a new view changes.
+/// The effects of a new view.
 #[derive(Debug, Clone, Copy)]
 struct ViewChange {
     has_changed: bool,

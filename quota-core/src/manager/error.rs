@@ -55,7 +55,7 @@ pub enum QuotaError {
         #[source]
         error: FetchError,
     },
-    /// The account got another login before this refresh could call the provider.
+    /// The account's login changed before this refresh could call the provider.
     #[error("{account} switched to another login during the refresh")]
     #[non_exhaustive]
     LoginChanged {
@@ -70,7 +70,8 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// A refresh of this process or of another one did not end in time. It continues, and a later read returns its readings.
+    /// A refresh, by this process or another one, did not end in time. It continues, and a later read returns its
+    /// readings.
     #[error("a refresh of {account} is still in progress")]
     #[non_exhaustive]
     InProgress {

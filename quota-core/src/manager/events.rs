@@ -32,7 +32,7 @@ pub enum Event {
         /// The hold that the failure armed, if any.
         hold: Option<Hold>,
     },
-    /// The account got another login, and the readings of the previous one were cleared.
+    /// The account's login changed, and the readings of the previous login were cleared.
     #[non_exhaustive]
     LoginChanged {
         /// The account.
@@ -46,7 +46,7 @@ pub enum Event {
         /// The end of the wait: when the other process's lease expires, or at this program's deadline if that is earlier.
         until: Timestamp,
     },
-    /// Implausible values were left out of an account's readings.
+    /// Implausible values were dropped from an account's readings.
     #[non_exhaustive]
     Rejected {
         /// The account.

@@ -1,5 +1,5 @@
-//! Keeps views current: waits for change notices, and reads in case a notice was lost.
-//! `sync` reads and writes the store. This file also schedules the delayed writes of a record.
+//! Keeps views current: waits for change notices, and reads periodically in case a notice was lost. `sync` reads and
+//! writes the store. This file also schedules the delayed writes of a record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +162,7 @@ impl Following {
     }
 }
 
-/// Decides when to read a document although no notice arrived, because a notice may be lost.
+/// Decides when to read a document without a notice, because notices may be lost.
 ///
 /// The document is read one poll interval after it was last known to be current. If the store confirms that changes still
 /// arrive, that interval starts again, up to ten poll intervals.
@@ -188,8 +188,8 @@ impl ReadTimer {
         self.confirmed_at = now;
     }
 
-    /// The store's last notice was not newer than the known document. It was late, or the store has lost a write. So the
-    /// document is read after one interval, whatever the store confirms.
+    /// The store's last notice was not newer than the known document. It was late, or the store has lost a write. So
+    /// the document is read after one interval, regardless of confirmations.
     fn distrust(&mut self, now: Instant) {
         if self.max_interval > self.interval {
             (self.current_at, self.max_interval) = (now, self.interval);
@@ -312,7 +312,7 @@ fn jittered(interval: Duration) -> Duration {
 /// A follower ends after this many poll intervals without a reader.
 const IDLE_POLLS: u32 = 2;
 
-/// A follower reads after this many poll intervals although the store confirms that changes arrive.
+/// A follower reads after this many poll intervals even if the store confirms that changes arrive.
 const CONFIRMED_POLLS: u32 = 10;
 
 /// The maximum pause before the follower waits again after a spurious notice or a rejected call.

@@ -26,7 +26,7 @@ pub(crate) struct Successor {
     pub(crate) in_flight: Arc<InFlight>,
     /// The key of its record.
     pub(crate) record_key: StoreKey,
-    /// Its stage when the earlier refresh joined or started it.
+    /// Its stage at the time when the earlier refresh joined or started it.
     pub(crate) stage: Stage,
 }
 
@@ -98,12 +98,12 @@ pub(crate) enum RefreshRequest {
     CompleteAge(Duration),
     /// The outcome of a call that is running at the request, or begins later.
     NewCall,
-    /// The same, or the outcome of a call with the same credential that started at most this long before the request.
+    /// As above, or the outcome of a call with the same credential that started at most this long before the request.
     RecentCall(Duration),
 }
 
 impl RefreshRequest {
-    /// Whether it requires a new or a running call, whatever the age of the readings.
+    /// Whether it requires a new or running call, regardless of the age of the readings.
     pub(crate) fn needs_call(self) -> bool {
         matches!(self, Self::NewCall | Self::RecentCall(_))
     }
@@ -167,7 +167,7 @@ impl InFlight {
             if self.is_complete() || self.since_began(clock.instant()) >= deadline_ms {
                 return true;
             }
-            // Each time, because the task forgets the deadlines when it wakes the waiters.
+            // Do this each time, because the task clears the deadlines when it wakes the waiters.
             if self.wake_ms.load(Ordering::Relaxed) > deadline_ms
                 && self.wake_ms.fetch_min(deadline_ms, Ordering::AcqRel) > deadline_ms
             {
@@ -179,7 +179,7 @@ impl InFlight {
         self.result.get()
     }
 
-    /// Wakes the waiters at their deadlines. The task of the refresh runs it beside the refresh.
+    /// Wakes the waiters at their deadlines. The refresh's task runs it concurrently with the refresh.
     pub(crate) async fn wake_at_deadlines(&self, clock: &Clock) -> Infallible {
         loop {
             let wake_ms = self.wake_ms.load(Ordering::Acquire);
@@ -192,7 +192,8 @@ impl InFlight {
                     () = clock.sleep(Duration::from_millis(left_ms)) => {}
                 }
             } else {
-                // A waiter that states its deadline after this line is not lost: the notification wakes it, and it states it again.
+                // A waiter that sets its deadline after this line is not lost: the notification wakes it, and it sets
+                // its deadline again.
                 self.wake_ms.store(NEVER, Ordering::Release);
                 self.done.notify_waiters();
             }

@@ -54,7 +54,7 @@ impl LoginCheck {
             Selection::Alias | Selection::Unchecked => true,
             Selection::Program => false,
         };
-        // A short-lived program checks once.
+        // A short-lived program checks only once.
         entry.view_handle.set_checks_login(can_change && context.deadline.is_none());
         is_switched
     }
@@ -79,7 +79,7 @@ pub(crate) async fn check(
     let read = provider.credentials.credential(&Caller { account, demand, timeout, clock, tasks }).await;
     let login = match read {
         Some(Ok(credential)) => credential.login.login_id,
-        // This process could not call with another login either.
+        // This process could not make calls with another login either.
         None if provider.fetcher.is_some() => None,
         None => return check_alias(check, entry, context).await,
         Some(Err(failure)) => match CredentialError::from(failure) {
@@ -112,8 +112,8 @@ async fn check_alias(
     Ok(check.select(entry, alias.login_id(), Selection::Alias, context))
 }
 
-/// Checks the login before a read or a change of the record, if it was never checked, or only by the alias. An error is left to the
-/// next refresh, which reports it.
+/// Checks the login before a read or a change of the record, if it was never checked, or only by the alias. It ignores
+/// errors, because the next refresh reports them.
 pub(crate) async fn ensure_checked(entry: &Arc<AccountEntry>, context: &TaskContext) {
     if matches!(entry.selection(), Selection::Unchecked | Selection::Alias) {
         let _ = check(entry, Demand::Current, context).await;
@@ -128,8 +128,8 @@ pub(crate) fn interval(entry: &AccountEntry) -> Duration {
     }
 }
 
-/// Checks the login in a task, unless the last check is too recent. If the account shows another record then, that record is read
-/// and followed like the previous one.
+/// Checks the login in a task, unless the last check is too recent. If the account then shows another record, that
+/// record is read and followed like the previous one.
 pub(crate) fn check_in_background(entry: &Arc<AccountEntry>, context: &TaskContext) {
     if !entry.view_handle.claim_login_check(entry.provider.clock.recent_ms(), interval(entry)) {
         return;

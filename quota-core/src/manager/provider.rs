@@ -1,5 +1,5 @@
-//! What the accounts of one provider share in this process: fetcher, credential sources, limiter, policy and cooldown.
-//! `cooldown` shares the cooldown with other processes.
+//! The state that the accounts of one provider share in this process: fetcher, credential sources, limiter, policy and
+//! cooldown. `cooldown` shares the cooldown with other processes.
 
 use std::sync::Arc;
 

@@ -30,7 +30,7 @@ impl Records {
         selection: Selection,
         check: Option<u16>,
     ) -> bool {
-        // Held until the end, so that selections for one account never overlap.
+        // Hold this until the end, so that selections for one account never overlap.
         let mut by_key = self.by_key.lock();
         if check.is_some_and(|check| !account.state().accept_check(check)) {
             return false;
@@ -55,12 +55,12 @@ impl Records {
             by_key.insert(previous.key().clone(), Arc::clone(&previous));
         }
         drop(by_key);
-        // Those who wait for a change of the account's view continue with the new record.
+        // Tasks that wait for a change of the account's view continue with the new record.
         previous.changed.notify_waiters();
         true
     }
 
-    /// The records that have changes which the store does not have. Those of names that their account shows are missing.
+    /// The records with changes that are not in the store, except the records of names that their own account shows.
     pub(crate) fn unsaved(&self) -> Vec<Arc<RecordEntry>> {
         let by_key = self.by_key.lock();
         by_key.values().filter(|record| !record.local().is_saved()).cloned().collect()

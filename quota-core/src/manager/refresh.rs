@@ -177,7 +177,7 @@ impl Refresh {
                     if account.state().failed.is_some() {
                         account.update(|state| state.failed = None);
                     }
-                    // Only a failure needs it, and it would take memory for each account.
+                    // Drop it unless the refresh failed, because it would take memory for each account.
                     account.state().checked = None;
                 }
             }
@@ -240,7 +240,7 @@ impl Refresh {
             if entry.state().unattributed {
                 entry.update(|state| state.unattributed = false);
             }
-            // Call with the new credential at once: the rejection was of the old one.
+            // Call with the new credential immediately, because the rejection was of the old one.
             let request = if has_renewed { RefreshRequest::NewCall } else { request };
             let (lease, permit) = match self.begin(request, &mut ended_fence, &mut access).await? {
                 LeaseAcquired::Granted(lease, permit) => (lease, permit),
@@ -298,7 +298,7 @@ impl Refresh {
             Err(None) => return Err(QuotaError::Closed),
             Err(Some(failure)) => failure,
         };
-        // If only this refresh ran out of time, the login is as well known as before.
+        // If only this refresh ran out of time, the knowledge about the login is unchanged.
         let is_unknown = !matches!(failure, ReadFailure::StillReading);
         let error = self.read_error(failure);
         // Only if the program has not set another login since the refresh began.
@@ -388,7 +388,7 @@ impl Refresh {
         !self.entry.shows(&self.record)
     }
 
-    /// The view of the record, also if the account shows another one now.
+    /// The view of the record, even if the account shows another record now.
     fn view(&self) -> Arc<View> {
         let view = self.entry.view_handle.load_owned();
         if self.is_superseded() { self.record.view() } else { view }

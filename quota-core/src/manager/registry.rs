@@ -27,8 +27,8 @@ use crate::store::StoreKey;
 /// The accounts and providers of a manager, and the settings for new ones.
 pub(crate) struct Registry {
     store_client: Arc<StoreClient>,
-    /// The client for providers that fail closed, if the other one uses files for outages. One client for both would let a failure
-    /// of the store keep the other providers from the file.
+    /// The client for providers that fail closed, if the other client uses outage files. With a single client, a
+    /// failure of the store would prevent the other providers from using the file.
     fail_closed_client: Option<Arc<StoreClient>>,
     clock: Clock,
     policy: Policy,
@@ -150,7 +150,7 @@ impl Registry {
         accounts.entries.remove(entry.id.as_str());
         if Arc::strong_count(&entry) > 1 {
             drop(accounts);
-            // The source stays for the handles that are left, but no secret of a removed account.
+            // The source is kept for remaining handles, but no secret of a removed account is.
             entry.provider.credentials.clear(&entry.id);
             return;
         }
@@ -173,7 +173,7 @@ impl Registry {
         self.accounts().entries.get(id.as_str()).map(|ByName(entry)| Arc::clone(entry))
     }
 
-    /// The accounts that show a record with changes which the store does not have.
+    /// The accounts that show a record with changes that are not in the store.
     pub(crate) fn unsaved(&self) -> Vec<Arc<AccountEntry>> {
         let accounts = self.accounts();
         let unsaved = accounts.entries.iter().filter(|ByName(entry)| !entry.record().local().is_saved());

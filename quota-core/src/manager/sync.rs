@@ -34,7 +34,7 @@ impl RecordEntry {
     ///
     /// # Errors
     ///
-    /// Also if the policy allows no such call.
+    /// As [`change`](Self::change), and if the policy does not allow such a call.
     pub(crate) async fn change_for_call<T>(
         &self,
         explicit: bool,
@@ -367,7 +367,7 @@ impl RecordEntry {
         });
     }
 
-    /// Makes the change in this process's own copy.
+    /// Applies the change to this process's own copy.
     fn apply_standalone<T>(&self, error: &StoreError, work: impl FnOnce(&mut Record, Timestamp) -> T) -> T {
         self.update(|local| {
             let now = self.provider.store_client.now_estimate();
@@ -395,7 +395,7 @@ impl RecordEntry {
     }
 }
 
-/// Where the record of a decision comes from.
+/// The origin of the record for a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The store returned it during this change. This process's own changes may be merged into it.
@@ -404,7 +404,7 @@ pub(crate) enum Origin {
     Copy,
 }
 
-/// What a notice shows about the local record.
+/// The relation of a notice to the local record.
 enum NoticeOutcome {
     /// The local record is the notice's.
     Current,

@@ -78,7 +78,7 @@ impl Tasks {
 
     /// Prevents new tasks, and wakes waiting ones so that they end.
     pub(crate) fn close(&self) {
-        // First, so that no task starts after the tracker finds none.
+        // Do this first, so that no task starts after the tracker finds none.
         self.closing.cancel();
         self.tracker.close();
     }

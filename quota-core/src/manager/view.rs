@@ -24,7 +24,7 @@ pub(crate) struct View {
     pub(crate) provider: Arc<Provider>,
     /// Whether it is unknown which login the readings belong to. Then no readings are shown.
     pub(crate) unattributed: bool,
-    /// Whether it was never checked which login the account holds; see [`ViewFlags`].
+    /// Whether the account's login was never checked; see [`ViewFlags`].
     pub(crate) is_unchecked: bool,
     /// Whether other accounts of this manager show the same record.
     pub(crate) is_shared: bool,
@@ -63,7 +63,7 @@ struct NextAttempt {
     check_ms: i64,
 }
 
-/// How often the credential is checked while no refresh can succeed, because another one may be allowed to call.
+/// How often the credential is checked while no refresh can succeed, because a new credential may be allowed to call.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state of an account that is not in the record, from which a view is made.
@@ -71,7 +71,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct ViewFlags {
     /// Whether it is unknown which login the readings belong to. Then no readings are shown.
     pub(crate) unattributed: bool,
-    /// Whether it was never checked which login the account holds. Then the readings are only those that this process seeded or
+    /// Whether the account's login was never checked. The readings are then only those that this process seeded or
     /// observed.
     pub(crate) is_unchecked: bool,
     /// Since when this process runs without the store.
@@ -84,7 +84,7 @@ pub(crate) struct ViewFlags {
     pub(crate) is_shared: bool,
 }
 
-/// What this process last found out about the account's credential.
+/// The last check of the account's credential by this process.
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialCheck {
     /// When, by this process's wall clock in milliseconds.

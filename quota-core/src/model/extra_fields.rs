@@ -15,7 +15,7 @@ impl ExtraFields {
     }
 }
 
-/// Orders by the serialized text. The merge of stored objects needs this tie-break to stay commutative.
+/// Compares the serialized text. The merge of stored objects needs this tie-break to be commutative.
 impl Ord for ExtraFields {
     fn cmp(&self, other: &Self) -> Ordering {
         self.text().cmp(&other.text())

@@ -1,5 +1,4 @@
-//! Which login an account holds, and which credential.
-//! None of these is a secret: they identify a login or a credential, and none grants access.
+//! Identifiers of logins and credentials. None of them is a secret, because none grants access.
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -15,8 +15,8 @@ use crate::time::{self, UnixMillis};
 ///
 /// Windows of one model or surface have no peak, because only timestamped sources report them.
 ///
-/// Of two peaks the one of the later period counts, then the higher use, then the earlier arrival. A timestamped reading counts as
-/// the earliest arrival, because it needs no reading without a timestamp to prove it.
+/// Between two peaks, the later period counts, then the higher usage, then the earlier arrival. A timestamped reading
+/// counts as the earliest arrival, because no untimed reading is needed to prove it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Peak {
     #[serde(rename = "used_bp", deserialize_with = "Percent::deserialize_any")]
@@ -88,8 +88,9 @@ impl Peak {
         if let (Some(mine), Some(theirs)) = (self.resets_at, other.resets_at) {
             let is_same = match self.length.max(other.length) {
                 Some(length) => mine.distance(theirs) < length.duration() / 2,
-                // A maximum distance is not transitive. Of three resets, each near the next, the first and the last could be of
-                // two periods, and the result would depend on the order of arrival.
+                // Do not compare distances, because that is not transitive. If three resets are each near the next, the
+                // first and the last could be in different periods, and the result would depend on the order of
+                // arrival.
                 None => mine.to_minute() == theirs.to_minute(),
             };
             if is_same {

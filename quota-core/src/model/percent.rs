@@ -31,7 +31,7 @@ impl Percent {
     pub const ZERO: Self = Self(0);
     /// All used.
     pub const FULL: Self = Self(10_000);
-    /// The highest accepted use: 1,000 %.
+    /// The highest accepted usage: 1,000 %.
     pub const MAX: Self = Self(100_000);
 
     /// Converts a number where 100 means all. Returns `None` below −100, above 1,000 and for NaN. Numbers from −100 to 0

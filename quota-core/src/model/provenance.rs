@@ -19,8 +19,8 @@ pub enum Source {
     Other(UnknownWord),
     /// A statusline or another source without timestamps. It may repeat readings that are hours old.
     ///
-    /// Such a reading only raises a window. It counts if it exceeds every use reported in the window's period and arrived
-    /// after the newest timestamped reading.
+    /// Such a reading only raises a window. It counts if it exceeds all usage reported in the window's period and
+    /// arrived after the newest timestamped reading.
     Statusline,
     /// A timestamped reading that another program on this machine stored.
     Local,

@@ -44,7 +44,8 @@ pub struct Snapshot {
     unknown: ExtraFields,
 }
 
-/// Bounds the size of a record. More fields add nothing for a user who looks for a changed format.
+/// The maximum number of skipped fields. It bounds the size of a record, and more fields would not help a user to
+/// detect a changed format.
 const MAX_IGNORED: usize = 16;
 
 /// A value with its provenance. The later value wins; at equal provenance, the greater one.
@@ -133,7 +134,7 @@ impl Snapshot {
             snapshot.watermark = CoverageWatermark::new(Some(response), exceptions);
         }
         if usage.source == Source::Poll {
-            // Also of a response that is not complete: what could not be read is why.
+            // Store the skipped fields of an incomplete response too, because they explain why it is incomplete.
             let ignored: Vec<_> = usage.ignored.iter().take(MAX_IGNORED).cloned().collect();
             snapshot.ignored = (!ignored.is_empty()).then(|| Stamped::boxed(stamp, ignored));
         }
@@ -165,7 +166,7 @@ impl Snapshot {
 
     /// Adds the reset of the current period to readings that have neither a timestamp nor a reset.
     ///
-    /// Their use counts only if it exceeds the peak of its period, so the period must be known.
+    /// Their usage counts only if it exceeds the peak of its period, so the period must be known.
     pub(crate) fn assume_resets(&mut self, known: &Self) {
         for window in &mut self.windows {
             if let Some(known) = known.window(window.id()) {
@@ -381,7 +382,7 @@ impl Snapshot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Presence {
-    /// There is a reading; [`Window::used_at`] returns the use.
+    /// There is a reading; [`Window::used_at`] returns the usage.
     Read,
     /// The last complete response contained the window in an unreadable form, and there is no earlier reading. The account
     /// has the window, but its usage is unknown.

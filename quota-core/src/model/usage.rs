@@ -38,7 +38,8 @@ pub struct UsageReport {
     pub login_id: Option<LoginId>,
     /// The source of the report.
     pub source: Source,
-    /// When the report was true, if that differs from its arrival: the time of a delayed message, or the date of a file.
+    /// The time that the report describes, if that differs from its arrival: the time of a delayed message, or the date
+    /// of a file.
     pub observed_at: Option<Timestamp>,
     /// Whether the provider rate limited a part of the call, such as the second of two requests. The readings are stored, and the account
     /// is put on hold as after a failed call.
@@ -160,7 +161,7 @@ impl UsageReport {
         self
     }
 
-    /// Sets when the report was true.
+    /// Sets the time that the report describes.
     #[must_use]
     pub fn observed_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
         self.observed_at = at.into();

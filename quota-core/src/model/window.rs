@@ -28,7 +28,7 @@ pub struct WindowReading {
     pub length: Option<Duration>,
     /// What the window counts, if not everything.
     pub scope: Option<Scope>,
-    /// Whether the provider states that the window has no limit. Its use is then zero.
+    /// Whether the provider states that the window has no limit. Its usage is then zero.
     pub is_unlimited: bool,
 }
 
@@ -41,7 +41,7 @@ impl WindowReading {
 
     /// Creates a reading of a window that the provider states to have no limit.
     ///
-    /// That is neither a window of which nothing is used, nor one whose usage is unknown.
+    /// This differs from a window with a usage of zero, and from one whose usage is unknown.
     #[must_use]
     pub fn unlimited(id: WindowId) -> Self {
         Self { is_unlimited: true, ..Self::new(id, Percent::ZERO) }
@@ -108,7 +108,7 @@ pub struct Window {
     length: Option<WindowLength>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<Box<Scope>>,
-    /// Whether the window has no limit. An older program reads it as a window of which nothing is used.
+    /// Whether the window has no limit. An older program reads it as a window with a usage of zero.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unlimited: bool,
     /// The highest usage reported in the period, if it differs from the reading's own.
@@ -236,14 +236,14 @@ impl Window {
 
     /// Whether this reading replaces `other`, by a total order of timestamped readings.
     ///
-    /// The order compares time, source, use and reset, and then all other fields. Of two different readings the same one
-    /// therefore wins in any order of arrival.
+    /// The order compares time, source, usage and reset, and then all other fields. So the same one of two different
+    /// readings wins in any order of arrival.
     #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         self.order(other) == Ordering::Greater
     }
 
-    /// The time, use and reset of the effective reading.
+    /// The time, usage and reset of the effective reading.
     #[inline]
     fn shown(&self) -> (UnixMillis, Percent, Option<UnixMillis>) {
         match self.raised() {
@@ -254,8 +254,8 @@ impl Window {
 
     /// The arrival and the peak, if the peak is an untimed reading that overrides the timestamped one.
     ///
-    /// A later arrival implies that the peak exceeds all use reported before it. If the timestamped reading has no reset, the
-    /// periods cannot be compared, and only a higher use counts.
+    /// A later arrival implies that the peak exceeds all usage reported before it. If the timestamped reading has no
+    /// reset, the periods cannot be compared, and only a higher usage counts.
     #[inline]
     fn raised(&self) -> Option<(UnixMillis, &Peak)> {
         let peak = self.peak.as_deref()?;

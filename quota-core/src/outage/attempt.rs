@@ -1,5 +1,5 @@
-//! Finds the level in use, begins an outage, and ends it.
-//! Each step may be the last one of a killed process; `docs/design/outage.md` says what follows.
+//! Finds the level in use, begins an outage, and ends it. The process may be killed after each step;
+//! `docs/design/outage.md` explains the effects.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
@@ -28,19 +28,20 @@ use crate::time;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the store keeps the document of the trial write.
 const TRIAL_TTL: Duration = Duration::from_millis(1);
-/// The shortest TTL of a merged document, which is the shortest `Policy::record_ttl`. The document in the file may be about to expire, and
-/// the one in the store has newer content.
+/// The minimum TTL of a merged document, equal to the minimum `Policy::record_ttl`. The document in the file may be
+/// about to expire, but the merged one has newer content.
 const MIN_MERGED_TTL: Duration = Duration::from_secs(2 * 3600);
-/// How long the document of the outage is not read again. An attempt of another process may end or limit the outage in the meantime. A
-/// write to the file is then merged by the next attempt, or fails because the file is gone.
+/// How long the outage document is cached. Another process's attempt may end or limit the outage in the meantime. The
+/// next attempt then merges a write to the file, or the write fails because the file is gone.
 const RECENT: Duration = Duration::from_millis(500);
-/// The timeout of the use that shows whether this process has time left. A store without time for it fails at once.
+/// The timeout of the operation that checks whether this process has time left. Without time, the store fails
+/// immediately.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(50);
-/// How many documents are merged at once.
+/// How many documents are merged concurrently.
 const CONCURRENT_MERGES: usize = 64;
 
 impl OutageStore {
-    /// Changes the document of the outage.
+    /// Changes the outage document.
     pub(super) async fn change<T: Send>(
         store: &dyn QuotaStore,
         decide: impl FnMut(&mut OutageDoc, Timestamp) -> T + Send,
@@ -48,7 +49,8 @@ impl OutageStore {
         update(store, &StoreKey::outage(), Start::Read, DOC_TTL, super::LEVEL_TIMEOUT, decide).await
     }
 
-    /// The level in use; `None` if the store is to be used. If the next attempt to use the store is due, one process makes it here.
+    /// The level in use; `None` if there is no outage. If the next attempt to use the store is due, one process makes
+    /// it here.
     pub(super) async fn active(&self) -> Option<Active> {
         if let Some(active) = self.recent() {
             return Some(active);
@@ -69,8 +71,8 @@ impl OutageStore {
         None
     }
 
-    /// The level that this process has found a moment ago, unless it is gone or its next attempt is due. A command uses the store a dozen
-    /// times at once, and each read of the document would wait for the thread of the file.
+    /// The level that this process found recently, unless it is gone or its next attempt is due. A command makes a
+    /// dozen concurrent store operations, and each read of the outage document would wait for the file's thread.
     fn recent(&self) -> Option<Active> {
         let (found_at, mut active) = self.recent.lock().clone()?;
         let age = self.clock.instant().saturating_since(found_at);
@@ -84,13 +86,13 @@ impl OutageStore {
         doc.is_due(now) && !self.lacks_time.load(Ordering::Relaxed)
     }
 
-    /// Records that a use of the store met this outage.
+    /// Records that a store operation encountered this outage.
     pub(super) fn meet(&self, active: &Active) {
         let place = self.levels[active.index].level.place();
         *self.outage.lock() = Some(active.doc.describe(place, active.now));
     }
 
-    /// Reads the document of the outage, and makes a due attempt to use the store. `None` if the outage has ended.
+    /// Reads the outage document, and makes a due attempt to use the store. `None` if the outage has ended.
     async fn inspect(&self, index: usize) -> Result<Option<Active>, StoreError> {
         let level = self.levels[index].level.as_ref();
         let store = self.open(index)?;
@@ -99,7 +101,7 @@ impl OutageStore {
         let mut doc = match reading.document {
             Some(document) => Arc::new(OutageDoc::decode(&document.body)?),
             None if !level.exists() => return Ok(None),
-            // The process that created the file has ended before its next step. Its documents are merged like any.
+            // The process that created the file ended before its next step. The file's documents are merged as usual.
             None => Arc::default(),
         };
         if !doc.is_writable() {
@@ -148,11 +150,12 @@ impl OutageStore {
         Failure { reason, key, offset_ms, jitter: fastrand::f64() }
     }
 
-    /// Begins an outage after a failed use of `key`, or joins the one that another process has begun. Returns whether a level works.
+    /// Begins an outage after a failed operation on `key`, or joins one that another process has begun. Returns whether
+    /// a level works.
     pub(super) async fn begin(&self, error: &StoreError, key: &StoreKey) -> bool {
         let reads_work = rejects_only_writes(error);
         if reads_work && self.offset_ms.lock().is_none() {
-            // Measures the store's clock, because the file also gets times of the store.
+            // Measure the store's clock, because the file also stores times of the store.
             let _ = Remote(self).read(key).await;
         }
         let failure = self.failure(error, Some((key.clone(), reads_work)));
@@ -163,7 +166,7 @@ impl OutageStore {
                 let store = if level.level.exists() { self.open(index)? } else { level.level.create()? };
                 let changed = Self::change(store.as_ref(), failed).await;
                 match changed {
-                    // Another process has ended its outage in between.
+                    // Another process has ended its outage in the meantime.
                     Err(_) if !level.level.exists() => {
                         Self::change(level.level.create()?.as_ref(), failed).await
                     }
@@ -189,8 +192,8 @@ impl OutageStore {
 
     /// Tries to end the outage: merges the level's documents into the store, and removes the level.
     ///
-    /// If this process ends here, the file stays, and after its lease another process repeats all steps. Merging twice changes
-    /// nothing.
+    /// If this process ends here, the file stays, and another process repeats all steps after the lease expires.
+    /// Merging twice has no effect.
     async fn end(
         &self,
         index: usize,
@@ -217,10 +220,11 @@ impl OutageStore {
         Ok(())
     }
 
-    /// Merges all documents, until none has changed since. Other processes go on with the file in the meantime. Returns the version of
-    /// the document of the outage, with the lease of this attempt.
+    /// Merges all documents repeatedly until none has changed. Other processes continue to use the file in the
+    /// meantime. Returns the version of the outage document that contains the lease of this attempt.
     ///
-    /// The store works if it accepts the trial write or any of the documents: the trial may be in a shard that is down.
+    /// The store works if it accepts the trial write or any document, because the trial document may be in a shard that
+    /// is down.
     async fn merge_all(
         &self,
         index: usize,
@@ -245,7 +249,7 @@ impl OutageStore {
         progress.untested = doc.failed_keys().collect();
         let mut is_first = true;
         loop {
-            // While one of these fails, the others are in the store.
+            // Even if some of these fail, the others are in the store.
             let only_covered = doc.is_partial() && (is_first || !progress.failed.is_empty());
             documents.retain(|entry| progress.is_new(entry) && (!only_covered || doc.covers(&entry.key)));
             let is_done = documents.is_empty();
@@ -272,7 +276,7 @@ impl OutageStore {
         }
     }
 
-    /// Merges these documents, 64 at once. Stops after as many if the store has accepted no write until then.
+    /// Merges these documents, 64 at a time. Stops after the first 64 if the store has accepted no write.
     async fn merge_these(
         &self,
         store: &dyn QuotaStore,
@@ -303,7 +307,8 @@ impl OutageStore {
         }
     }
 
-    /// Merges what other processes have written since the last pass, into documents that return to the store with the partial outage.
+    /// Merges changes that other processes have made since the last pass, for documents that return to the store when
+    /// the outage becomes partial.
     async fn merge_late(
         &self,
         index: usize,
@@ -322,7 +327,7 @@ impl OutageStore {
         }
     }
 
-    /// The document of the outage with its version, if this process still holds the lease for the attempt.
+    /// The outage document with its version, if this process still holds the lease for the attempt.
     async fn claimed(
         &self,
         store: &dyn QuotaStore,
@@ -336,7 +341,7 @@ impl OutageStore {
         if doc.is_claimed_by(holder, reading.now) {
             return Ok((Arc::new(doc), document.version));
         }
-        // This process was suspended, and another one merges, or the store has failed again since.
+        // This process was suspended, and another one is merging, or the store has failed again.
         Err(StoreError::unavailable(WriteState::NotApplied, "another process tries the store"))
     }
 
@@ -368,14 +373,14 @@ impl OutageStore {
         join_all(read).await.contains(&true)
     }
 
-    /// Tries to use the documents whose use failed, and which were not merged. Adds the errors to `failed`.
+    /// Tests the documents whose operations failed before and that were not merged. Adds the errors to `failed`.
     async fn test_failed(&self, doc: &OutageDoc, failed: &mut BTreeMap<StoreKey, StoreError>) {
         let remote = Remote(self);
         let untested: Vec<_> = doc.failed_keys().filter(|(key, _)| !failed.contains_key(key)).collect();
         let test = async |(key, is_write): &(StoreKey, bool)| {
             remote.read(key).await?;
             if *is_write {
-                // Conflicts, so that it changes nothing.
+                // This swap conflicts, so it changes nothing.
                 let body = Bytes::from_static(b"{}");
                 let _ = remote.compare_and_swap(key, Some(Version::random()), body, TRIAL_TTL).await?;
             }
@@ -387,8 +392,8 @@ impl OutageStore {
         failed.extend(errors);
     }
 
-    /// Writes a document that no program reads, to find out whether the store accepts writes. Reads it first, which measures the store's
-    /// clock.
+    /// Writes a document that no program reads, to check whether the store accepts writes. Reads it first, which
+    /// measures the store's clock.
     async fn try_write(&self, progress: &mut Progress) -> Result<(), StoreError> {
         let key = trial_key();
         let remote = Remote(self);
@@ -398,8 +403,9 @@ impl OutageStore {
         remote.compare_and_swap(&key, version, Bytes::from_static(b"{}"), TRIAL_TTL).await.map(drop)
     }
 
-    /// Whether the attempt failed because this process has used all of its time for the store, so that it shows nothing about the
-    /// documents. If the store has not answered, it does show something: otherwise each short process would wait for it.
+    /// Whether the attempt failed only because this process has no time left for the store, which proves nothing about
+    /// the documents. If the store has not responded at all, the failure counts. Otherwise each short-lived process
+    /// would wait for it.
     async fn ran_out_of_time(&self, error: &StoreError, progress: &Progress) -> bool {
         if !progress.has_answered || !matches!(error, StoreError::Unavailable { .. }) {
             return is_untried(error);
@@ -407,7 +413,7 @@ impl OutageStore {
         if progress.failed.values().any(is_untried) {
             return true;
         }
-        // The limit may have cut short the last use. This one conflicts, so that it changes nothing.
+        // The limit may have interrupted the last operation. This swap conflicts, so it changes nothing.
         let (key, body) = (trial_key(), Bytes::from_static(b"{}"));
         let probe = self.remote.compare_and_swap(&key, Some(Version::random()), body, TRIAL_TTL);
         let probed = self.clock.bounded(PROBE_TIMEOUT, probe).await;
@@ -438,24 +444,24 @@ impl From<StoreError> for Setback {
     }
 }
 
-/// What an attempt has merged until now.
+/// The progress of an attempt.
 #[derive(Default)]
 struct Progress {
     /// The merged documents, each with its version in the file.
     merged: HashMap<StoreKey, Version>,
     failed: BTreeMap<StoreKey, StoreError>,
-    /// The documents of this pass that are not merged yet.
+    /// The documents of this pass that are not yet merged.
     pending: HashSet<StoreKey>,
-    /// The documents whose use failed before, until they are tested again.
+    /// The documents whose operations failed before, until they are tested again.
     untested: Vec<(StoreKey, bool)>,
     /// Whether the store has accepted a write.
     is_writable: bool,
-    /// Whether the store has answered at all.
+    /// Whether the store has responded at all.
     has_answered: bool,
 }
 
 impl Progress {
-    /// Whether the document is to be merged: it has changed since, and has not failed.
+    /// Whether the document must be merged: it has changed, and has not failed.
     fn is_new(&self, entry: &DocumentEntry) -> bool {
         self.merged.get(&entry.key) != Some(&entry.version) && !self.failed.contains_key(&entry.key)
     }

@@ -1,4 +1,5 @@
-//! Copies documents from a store that rejects only writes, so that readings which arrive there are shown during the outage.
+//! Copies documents from a store that rejects only writes, so that processes see new readings in the store during the
+//! outage.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::clock::Instant;
 use crate::store::update::Trips as _;
 use crate::store::{CasOutcome, Document, QuotaStore as _, StoreError, StoreKey, StoreRead};
 
-/// How long this process copies no documents after a copy has failed.
+/// How long this process makes no further copies after a failed one.
 const COPY_PAUSE: Duration = Duration::from_secs(5);
 
 impl OutageStore {
@@ -21,7 +22,7 @@ impl OutageStore {
         let (reading, found) = tokio::join!(local.read(key), self.find_copy(key));
         let reading = reading?;
         let Some(found) = found else { return Ok(reading) };
-        // The copy of an earlier outage was in a file that is gone.
+        // The file with the copy of an earlier outage is gone.
         if reading.document.is_some() && self.copies.lock().versions.get(key) == Some(&found.version) {
             return Ok(reading);
         }
@@ -42,7 +43,8 @@ impl OutageStore {
         reading.ok()?.document
     }
 
-    /// Copies the store's document into the level, or merges it into that of the level. Returns whether that one may have changed.
+    /// Copies the store's document into the level, or merges it into the level's document. Returns whether the level's
+    /// document may have changed.
     async fn copy(
         local: &Local<'_>,
         key: &StoreKey,
@@ -62,13 +64,14 @@ impl OutageStore {
             }
         }
         match merge::merge(local, key, &found.body, DOC_TTL, shift_ms).await {
-            // A newer program wrote one of them. The document in the level stays as it is.
+            // A newer program wrote one of them, so the document in the level stays unchanged.
             Err(StoreError::Rejected { .. }) => Ok(false),
             merged => merged,
         }
     }
 
-    /// Waits until a store that rejects only writes has a document that this process has not copied. Otherwise never ends.
+    /// Waits until a store that rejects only writes has a document that this process has not copied. For other stores
+    /// it never completes.
     pub(super) async fn wait_for_copy(&self, active: &Active, key: &StoreKey) {
         while active.doc.reads_work(key) && Kind::of(key).is_merged() {
             let copied = self.copies.lock().versions.get(key).copied();

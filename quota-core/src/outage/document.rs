@@ -1,4 +1,4 @@
-//! The document that describes an outage: since when, when to try the store again, and which documents it concerns.
+//! The document that describes an outage: its start, the next attempt to use the store, and the affected documents.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::model::extra_fields::ExtraFields;
 use crate::store::{Acquire, DocumentBody, LeaseDoc, StoreError, StoreKey, format_of};
 use crate::time;
 
-/// The outage that the last use of the store met.
+/// The outage that the last store operation encountered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outage {
     /// When the outage began.
     pub since: Timestamp,
-    /// When the first process tries the store again; `None` if each use tries it, because no level works.
+    /// When a process next tries the store; `None` if each operation tries it, because no level works.
     pub retry_at: Option<Timestamp>,
     /// Why the store cannot be used.
     pub reason: String,
-    /// Where the documents are during the outage; `None` if no level works. Then nothing is shared and nothing is remembered.
+    /// Where the documents are during the outage; `None` if no level works. Then no state is shared or stored.
     pub place: Option<String>,
     /// Whether only some documents cannot be used in the store, such as those of one shard. The others are in the store.
     pub is_partial: bool,
@@ -49,8 +49,8 @@ pub(super) struct OutageDoc {
     pub(super) retry_at: Option<Timestamp>,
     #[serde(default)]
     backoff_ms: u64,
-    /// How far the store's clock is ahead of this machine's; `None` if the process that began the outage had not measured it. It never
-    /// changes during an outage, so that all times in the file are of one clock.
+    /// How far the store's clock is ahead of this machine's; `None` if the process that began the outage had not
+    /// measured it. It never changes during an outage, so that all times in the file are from one clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) offset_ms: Option<i64>,
     /// The offset, if it was unknown and the first attempt has measured it; 0 if it is small. The merge adds it to holds and calls.
@@ -65,8 +65,8 @@ pub(super) struct OutageDoc {
     /// Whether only `failed_keys` are in the file. The other documents are in the store.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_partial: bool,
-    /// The documents whose use in the store failed, each with whether the store rejects only its writes. If the outage is not partial,
-    /// this is only the first one.
+    /// The documents whose store operations failed, and for each whether the store rejects only its writes. If the
+    /// outage is not partial, this contains only the first one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     failed_keys: BTreeMap<String, bool>,
     /// The lease of the process that tries the store.
@@ -81,8 +81,8 @@ const FORMAT: u32 = 1;
 /// The time to the first attempt after a failure. It doubles with each failed attempt.
 pub(super) const MIN_BACKOFF: Duration = Duration::from_secs(5);
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(60);
-/// The duration of the lease for one attempt. It is longer than an attempt, so that two processes never merge at once unless one
-/// was suspended.
+/// The duration of the lease for one attempt. It is longer than an attempt, so that two processes never merge at the
+/// same time unless one was suspended.
 const ATTEMPT_LEASE: Duration = Duration::from_secs(15);
 
 impl Default for OutageDoc {
@@ -104,22 +104,22 @@ impl Default for OutageDoc {
     }
 }
 
-/// Which documents an attempt to end the outage could not use in the store.
+/// The documents that an attempt to end the outage could not use in the store.
 #[derive(Debug, Clone)]
 pub(super) enum Scope {
     /// Unknown, because the attempt failed for another reason.
     Unknown,
     /// All of them.
     All { reads_work: bool },
-    /// Only these, each with whether the store rejects only its writes.
+    /// Only these, and for each whether the store rejects only its writes.
     Only(BTreeMap<String, bool>),
 }
 
-/// A failed use of the store.
+/// A failed store operation.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) reason: String,
-    /// The document whose use failed, and whether the store rejected only its write.
+    /// The affected document, and whether the store rejected only its write.
     pub(super) key: Option<(StoreKey, bool)>,
     /// The offset of the store's clock, if this process has measured it.
     pub(super) offset_ms: Option<i64>,
@@ -128,7 +128,7 @@ pub(super) struct Failure {
 }
 
 impl OutageDoc {
-    /// The outage for readers, with the place of this document.
+    /// The outage as readers get it, with the location of this document.
     pub(super) fn describe(&self, place: String, now: Timestamp) -> Outage {
         Outage {
             since: self.since.unwrap_or(now),
@@ -146,7 +146,7 @@ impl OutageDoc {
 
     /// Whether a process should try the store now.
     ///
-    /// A distant time is due too: it was written before this machine's clock was set back.
+    /// A time in the distant future counts as due, because it was written before this machine's clock was set back.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.retry_at.is_none_or(|at| at <= now || time::elapsed(now, at) > MAX_BACKOFF * 2)
     }
@@ -163,8 +163,8 @@ impl OutageDoc {
         self.is_due(now) && self.attempt.clone().acquire(holder, now, ATTEMPT_LEASE) == Acquire::Acquired
     }
 
-    /// Records a failure, and when to try the store again. If another process has set that time already, it stays, because many
-    /// processes fail at once. Returns whether this program may use the file.
+    /// Records a failure, and when to try the store again. If another process has already set that time, it is kept,
+    /// because many processes fail at the same time. Returns whether this program may use the file.
     pub(super) fn failed(&mut self, now: Timestamp, failure: &Failure) -> bool {
         if !self.is_writable() {
             return false;
@@ -183,8 +183,8 @@ impl OutageDoc {
         };
         if self.since.is_none() {
             self.since = Some(now);
-            // After an attempt on an empty file, the times in it do not include the offset that the attempt has measured, and the
-            // attempt has found out whether reads work.
+            // After an attempt on an empty file, the file's times do not include the offset that the attempt measured,
+            // and the attempt has determined whether reads work.
             if self.correction_ms.is_none() {
                 self.offset_ms = failure.offset_ms;
             }
@@ -206,7 +206,7 @@ impl OutageDoc {
         failure: &Failure,
         scope: &Scope,
     ) {
-        // Otherwise another process has tried the store since.
+        // Otherwise another process has tried the store in the meantime.
         if self.is_writable() && self.is_claimed_by(holder, now) {
             match scope {
                 Scope::Unknown => {}
@@ -218,7 +218,7 @@ impl OutageDoc {
         self.failed(now, failure);
     }
 
-    /// Records that this holder makes no attempt, which shows nothing about the store.
+    /// Records that this holder makes no attempt. This proves nothing about the store.
     pub(super) fn attempt_abandoned(&mut self, holder: RequestId) {
         if self.is_writable() {
             self.attempt.release(holder);
@@ -243,14 +243,14 @@ impl OutageDoc {
         self.is_partial
     }
 
-    /// The documents whose use failed, each with whether the store rejected only its write.
+    /// The documents whose operations failed, and for each whether the store rejected only its write.
     pub(super) fn failed_keys(&self) -> impl Iterator<Item = (StoreKey, bool)> {
         self.failed_keys.iter().map(|(key, reads_work)| (StoreKey::stored(key), *reads_work))
     }
 
     /// Records the measured offset of the store's clock, if the file's times do not include it.
     ///
-    /// Only the first measurement counts, because each merge must add the same. A small one is stored as 0.
+    /// Only the first measurement counts, because each merge must add the same offset. A small offset is stored as 0.
     pub(super) fn correct(&mut self, offset_ms: i64) {
         let is_large = Duration::from_millis(offset_ms.unsigned_abs()) > time::CLOCK_SLACK;
         if self.is_writable() && self.offset_ms.is_none() {
@@ -265,8 +265,8 @@ impl OutageDoc {
 }
 
 impl DocumentBody for OutageDoc {
-    /// A damaged document decodes to an empty one, which the next change stores. The attempt still merges the records in the file. This
-    /// program never replaces the document of a newer program, even if it cannot read its fields.
+    /// A damaged document decodes to an empty one, which the next change stores. The attempt still merges the records
+    /// in the file. This program never replaces a newer program's document, even if it cannot read its fields.
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
         Ok(serde_json::from_slice(body).unwrap_or_else(|_| {
             let format = format_of(body).filter(|format| *format > FORMAT).unwrap_or(FORMAT);

@@ -1,4 +1,4 @@
-//! A place for the documents of an outage.
+//! A location for the documents of an outage.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,16 +9,17 @@ use async_trait::async_trait;
 use crate::store::StoreKey;
 use crate::store::{DocumentEntry, QuotaStore, StoreError, Version};
 
-/// A place for the documents of an outage, such as a file. All processes of this machine and user must find the same one.
+/// A location for the documents of an outage, such as a file. All processes of this user on this machine must find the
+/// same one.
 #[async_trait]
 pub trait OutageLevel: fmt::Debug + Send + Sync + 'static {
-    /// Where it is, for messages.
+    /// The location, for messages.
     fn place(&self) -> String;
 
-    /// Whether it exists. Each use of the store checks this, so it must cost no more than a `stat`.
+    /// Whether it exists. Each store operation checks this, so it must cost no more than a `stat`.
     fn exists(&self) -> bool;
 
-    /// Opens it. The store must never create the file: a process that is late would otherwise write into a new file after the
+    /// Opens it. The store must never create the file. Otherwise a late process would write to a new file after the
     /// outage.
     ///
     /// # Errors
@@ -26,7 +27,7 @@ pub trait OutageLevel: fmt::Debug + Send + Sync + 'static {
     /// Any [`StoreError`]. The next level is then used.
     fn open(&self) -> Result<Arc<dyn QuotaStore>, StoreError>;
 
-    /// Opens it so that its first write creates the file, unless that exists.
+    /// Opens it so that the first write creates the file unless it exists.
     ///
     /// # Errors
     ///
@@ -40,14 +41,16 @@ pub trait OutageLevel: fmt::Debug + Send + Sync + 'static {
     /// Any [`StoreError`].
     async fn documents(&self) -> Result<Vec<DocumentEntry>, StoreError>;
 
-    /// Removes the file, with its content, if its document of the outage, [`StoreKey::outage`], still has this version. Processes
-    /// that have it open must notice that.
+    /// Removes the file with its content, if its outage document, [`StoreKey::outage`], still has this version.
+    /// Processes that have the file open must notice the removal.
     ///
-    /// A later file at the same place must stay: this process may have been suspended while others ended this outage and began the
-    /// next one. So must a file whose lease for the attempt another process has taken over. Both have another version.
+    /// A newer file at the same path must be kept, because this process may have been suspended while others ended this
+    /// outage and began the next one. A file whose lease for the attempt another process has taken over must be kept
+    /// too. Both have a different version.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`], also if the version is another one. The file then stays in use, and the next attempt merges it again.
+    /// Any [`StoreError`], also if the version differs. The file then stays in use, and the next attempt merges it
+    /// again.
     async fn remove(&self, version: Version) -> Result<(), StoreError>;
 }

@@ -1,4 +1,5 @@
-//! Merges the documents of an outage into the store: records and cooldowns by their own rules. Other documents are dropped.
+//! Merges the documents of an outage into the store: records and cooldowns by their own rules. Other documents are
+//! dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +11,19 @@ use crate::record::{MergeOutcome, ProviderCooldown, Record};
 use crate::store::update::{Change, Trips, run, update_through};
 use crate::store::{Outcome, Start, StoreError, StoreKey, StoreRead};
 
-/// How a document of the outage is treated.
+/// How a document is handled during and after an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The record of an account. Its calls, holds and readings are merged.
     Record,
     /// The cooldown of a provider. The later end wins.
     Cooldown,
-    /// A lease, a claim or a reservation, which the processes of this machine share during the outage. It is dropped at the end:
-    /// it expires within minutes, and until then the merged record has the lease and the calls. An alias is dropped too, because
-    /// the next refresh writes it again.
+    /// A lease, a claim or a reservation, which the processes of this machine share during the outage. It is dropped at
+    /// the end, because it expires within minutes, and the merged record contains the lease and the calls. An alias is
+    /// dropped too, because the next refresh writes it again.
     Temporary,
-    /// A document that only the store may hold. A journal in the file would report the same event a second time after the outage,
-    /// so its events wait: they are derived from the merged record.
+    /// A document that may exist only in the store. A journal in the file would report the same event a second time
+    /// after the outage. Its events are derived from the merged record instead.
     OnlyInStore,
 }
 
@@ -47,16 +48,17 @@ impl Kind {
     }
 }
 
-/// Merges `body` into the document of `key`, and returns whether that changed it. Merging it twice changes nothing. `shift_ms` is how
-/// far the clock of this document is ahead of that of `body`.
+/// Merges `body` into the document of `key`, and returns whether that changed it. Merging it twice has no effect.
+/// `shift_ms` is how far the clock of this document is ahead of the clock of `body`.
 ///
-/// A damaged document is not merged: the account then makes no calls anyway until a user replaces its record. Neither is a document of
-/// this program into one that a newer program wrote: this program makes no calls for it, and it must see that. In the file it would not.
+/// A damaged document is not merged, because the account makes no calls anyway until a user replaces its record. A
+/// document of this program is also not merged into one that a newer program wrote. This program makes no calls for
+/// such a record, but would not notice that if the record stayed in the file.
 ///
 /// # Errors
 ///
-/// [`StoreError::Rejected`] if a newer program wrote `body`, which then stays in the file for such a program. Otherwise any error of the
-/// store.
+/// [`StoreError::Rejected`] if a newer program wrote `body`, which then stays in the file for that program. Otherwise
+/// any error of the store.
 pub(super) async fn merge(
     trips: &impl Trips,
     key: &StoreKey,
@@ -115,7 +117,7 @@ fn superseded(key: &StoreKey) {
     tracing::warn!(%key, "document of a newer program left unchanged, the outage's copy was not merged");
 }
 
-/// This document with its limits moved by `shift_ms`. A document of a newer program, or a damaged one, stays as it is.
+/// This document with its limits moved by `shift_ms`. A damaged document, or one of a newer program, stays unchanged.
 pub(super) fn shifted(key: &StoreKey, body: &Bytes, shift_ms: i64) -> Bytes {
     if shift_ms == 0 {
         return body.clone();

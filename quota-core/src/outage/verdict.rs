@@ -1,22 +1,23 @@
-//! What a failed use of the store shows: an outage, or a fault that a user must fix.
+//! Decides whether a failed store operation means an outage, or a fault that a user must fix.
 
 use std::error::Error;
 
 use crate::file::is_lock_unsupported;
 use crate::store::StoreError;
 
-/// The source of a [`StoreError`] of a store that did not try the use, because the program has no time left for it.
+/// The source of a [`StoreError`] if the store did not try the operation because the program has no time left.
 ///
-/// Such an error shows nothing about the store or the document, so it begins no outage. A store with a limit for all uses of a
-/// short-lived program returns it: `StoreError::unavailable(WriteState::NotApplied, …).with_source(NoTimeLeft)`.
+/// Such an error proves nothing about the store or the document, so it does not begin an outage. A store that limits
+/// the total time of a short-lived program returns it: `StoreError::unavailable(WriteState::NotApplied,
+/// …).with_source(NoTimeLeft)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no time is left for a use of the store")]
 pub struct NoTimeLeft;
 
-/// Whether this failure of a use shows an outage.
+/// Whether this failure means an outage.
 ///
-/// A rejected read, such as that of a wrong password, is for the user to fix. A file without locks is an exception: its file system
-/// rejects both, and a process that finds no file there goes on in the next folder.
+/// The user must fix a rejected read, such as one with a wrong password. A file without locks is an exception: its file
+/// system rejects reads and writes, and a process that finds no file there continues in the next folder.
 pub(super) fn shows_outage(error: &StoreError, is_write: bool) -> bool {
     match error {
         StoreError::Unavailable { .. } => !is_untried(error),
@@ -25,12 +26,12 @@ pub(super) fn shows_outage(error: &StoreError, is_write: bool) -> bool {
     }
 }
 
-/// Whether the store did not try the use, because this process has no time left for it.
+/// Whether the store did not try the operation because this process has no time left.
 pub(super) fn is_untried(error: &StoreError) -> bool {
     is_caused_by(error, |_: &NoTimeLeft| true)
 }
 
-/// Whether the store rejects writes, but its documents can be read.
+/// Whether the store rejects writes but not reads.
 pub(super) fn rejects_only_writes(error: &StoreError) -> bool {
     matches!(error, StoreError::Rejected { .. }) && !lacks_file_locks(error)
 }

@@ -1,5 +1,5 @@
-//! Where the credential of an account comes from.
-//! Most sources only read. Another program owns the login, and only that program refreshes and rewrites it.
+//! The sources of credentials. Most sources only read. Another program owns the login, and only that program refreshes
+//! and rewrites it.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -18,10 +18,11 @@ use crate::secret::Secret;
 /// Finds the credentials of accounts.
 ///
 /// A [`QuotaManager`](crate::QuotaManager) owns the sources of its accounts
-/// ([`QuotaManagerBuilder::provider`](crate::manager::QuotaManagerBuilder::provider)), and one cache in front of them. It gets the
-/// credential before each call to the provider, because logins change while a program runs. Concurrent callers share one read. The
-/// manager bounds each read in time and catches panics. It repeats a failed read after a second, and then ever less often, down to once
-/// a minute. A change of the source's files and an [explicit refresh](crate::Account::refresh) repeat it at once.
+/// ([`QuotaManagerBuilder::provider`](crate::manager::QuotaManagerBuilder::provider)), and one cache in front of them.
+/// It gets the credential before each call to the provider, because logins change while a program runs. Concurrent
+/// callers share one read. The manager bounds each read in time and catches panics. It repeats a failed read after a
+/// second, and then at increasing intervals of up to a minute. A change of the source's files or an [explicit
+/// refresh](crate::Account::refresh) repeats it immediately.
 #[async_trait]
 pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     /// Reads the current credential of `account`.
@@ -51,7 +52,7 @@ pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
 
     /// Identifies what [`credential`](Self::credential) would read now, without reading it. It must be much cheaper than a read.
     ///
-    /// The manager decides by it whether it uses the previous credential again:
+    /// The manager uses it to decide whether to use the previous credential again:
     ///
     /// | the source states | the manager reads again |
     /// |---|---|
@@ -206,8 +207,9 @@ impl CredentialError {
         Self::unreadable(reason, io::Error::from(io::ErrorKind::TimedOut))
     }
 
-    /// Whether the source timed out. A caller whose own time was over before the read ended gets
-    /// [`TemporarilyUnavailable`](Self::TemporarilyUnavailable) instead, because that says nothing about the source.
+    /// Whether the source timed out. A caller that timed out before the read ended gets
+    /// [`TemporarilyUnavailable`](Self::TemporarilyUnavailable) instead, because its timeout gives no information about
+    /// the source.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         let Self::Unreadable { source: Some(source), .. } = self else { return false };

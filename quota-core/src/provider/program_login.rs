@@ -1,10 +1,11 @@
-//! Where a provider's own program stores its login, as plain data. The provider states it, and `quota-credentials` reads it.
+//! Describes where a provider's own program stores its login, as plain data. The provider's description contains it,
+//! and `quota-credentials` reads the login.
 
-/// The file in which a provider's own program stores its login, and where the file holds the token.
+/// The file in which a provider's own program stores its login, and the location of the token in it.
 ///
-/// Fields are JSON pointers (RFC 6901), in order of preference: the first that leads to a text or a number counts. A key that ends
-/// with `*` means any key with that beginning; then all fields are read from the first entry that has a token. The part after a `#` is a pointer into the claims of the JSON Web Token to which the
-/// part before it leads.
+/// Fields are JSON pointers (RFC 6901) in order of preference: the first that finds a string or number counts. A key
+/// that ends with `*` matches any key with that prefix; all fields are then read from the first entry with a token. In
+/// a pointer with a `#`, the first part finds a JSON Web Token, and the second part is a pointer into its claims.
 ///
 /// ```
 /// use quota_core::provider::ProgramLogin;
@@ -23,13 +24,13 @@ pub struct ProgramLogin {
     pub program: &'static str,
     /// The command that logs in.
     pub log_in: &'static str,
-    /// The folder of the program, below the home directory.
+    /// The folder of the program, relative to the home directory.
     pub dir: &'static str,
     /// The environment variable that names another folder, if the program has one.
     pub dir_variable: Option<&'static str>,
-    /// The folder below the one that the variable names; empty if it is that folder.
+    /// The folder relative to the one that the variable names; empty for that folder itself.
     pub below_variable: &'static str,
-    /// The names of the file. The first that exists counts.
+    /// The possible names of the file. The first one that exists is used.
     pub files: &'static [&'static str],
     /// The access token.
     pub token: &'static [&'static str],
@@ -44,7 +45,8 @@ pub struct ProgramLogin {
 }
 
 impl ProgramLogin {
-    /// Creates the login of `program`, which `log_in` creates, in these files of the folder `dir` below the home directory.
+    /// Describes the login of `program`, which the command `log_in` creates in one of these files in the folder `dir`
+    /// below the home directory.
     #[must_use]
     pub const fn new(
         program: &'static str,

@@ -1,5 +1,5 @@
-//! The wait that a provider requests in response headers.
-//! The record and the sender of the request decide what follows from it: it is a floor under every backoff.
+//! The wait that a provider requests in response headers. The record and the sender of the request apply it as a lower
+//! bound of every backoff.
 
 use std::time::Duration;
 

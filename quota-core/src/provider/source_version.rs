@@ -1,4 +1,4 @@
-//! What a credential source would read now, identified without reading it.
+//! The version of a credential source, which identifies its current credential without reading it.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct SourceVersion {
 }
 
 impl SourceVersion {
-    /// The version of a source that cannot notice a change without a read, such as a command, a keyring or a server.
+    /// The version of a source that cannot detect changes without a read, such as a command, a keyring or a server.
     ///
     /// The manager uses its credential for up to five minutes.
     #[must_use]
@@ -53,7 +53,7 @@ impl SourceVersion {
         version
     }
 
-    /// The version of a source that also reads something whose change it [cannot notice](Self::undetectable).
+    /// The version of a source that also reads data whose changes it [cannot detect](Self::undetectable).
     #[must_use]
     pub fn and_undetectable(mut self) -> Self {
         self.is_undetectable = true;

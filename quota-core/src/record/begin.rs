@@ -17,8 +17,8 @@ use crate::time;
 impl Record {
     /// Decides whether `request` may call the provider at `now`, and grants the lease if so.
     ///
-    /// A repeated request with the same id gets the same lease, so a request with a lost response can be retried. The caller
-    /// must store a changed record, whatever the decision is.
+    /// A repeated request with the same id gets the same lease, so a request with a lost response can be retried. The
+    /// caller must store a changed record, regardless of the decision.
     pub fn begin(&mut self, now: Timestamp, request: &LeaseRequest, policy: &Policy) -> LeaseDecision {
         let now = time::truncate_ms(now);
         if !self.is_writable() {
@@ -45,7 +45,7 @@ impl Record {
             return LeaseDecision::CalledRecently(call.clone());
         }
         match (self.refusal_at(now, request, policy), ended) {
-            // A hold first, because it has an end.
+            // Check for a hold first, because it has an end.
             (Some(hold @ LeaseDecision::OnHold(_)), _) => return hold,
             (_, Some(call)) => return LeaseDecision::CalledRecently(call),
             (Some(refusal), None) => return refusal,

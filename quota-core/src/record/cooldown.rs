@@ -47,7 +47,7 @@ impl ProviderCooldown {
         }
     }
 
-    /// The cooldown by a clock that is this far ahead of the one that it was written by.
+    /// Converts the cooldown to a clock that is this far ahead of the clock that wrote it.
     #[must_use]
     pub(crate) fn shifted(mut self, by_ms: i64) -> Self {
         self.hold.iter_mut().for_each(|hold| hold.shift(by_ms));

@@ -1,5 +1,4 @@
-//! Why no call is allowed now, and how the last call failed.
-//! The rules that arm and clear holds are in `record`.
+//! Holds, which forbid calls, and the failure of the last call. The rules that arm and clear holds are in `record`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +12,7 @@ use crate::model::{CredentialFingerprint, UnknownWord};
 use crate::provider::{FetchError, LONGEST_WAIT};
 use crate::time;
 
-/// No call for this account before `until`.
+/// Forbids calls for this account before `until`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Hold {
@@ -33,14 +32,14 @@ pub struct Hold {
         skip_serializing_if = "Option::is_none"
     )]
     pub retry_after: Option<Duration>,
-    /// The calls that met this hold; absent if no call of this record armed it.
+    /// The calls that encountered this hold; absent if no call of this record armed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     calls: Option<Box<Calls>>,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
 
-/// The calls that met a hold: the call that armed it, and the calls that were admitted later.
+/// The calls that encountered a hold: the call that armed it, and the calls that were admitted later.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Calls {
     /// The fence of the call that armed the hold.
@@ -114,7 +113,7 @@ impl Hold {
             && credential.is_some_and(|credential| !self.fingerprints().contains(&credential))
     }
 
-    /// Adds credentials that met the hold. Two are enough to admit no others.
+    /// Adds credentials that encountered the hold. Once there are two, no others are admitted.
     pub(crate) fn met_by(&mut self, credentials: impl IntoIterator<Item = CredentialFingerprint>) {
         let all: BTreeSet<_> = self.fingerprints().iter().copied().chain(credentials).collect();
         if !all.is_empty() {
@@ -129,7 +128,7 @@ impl Hold {
         }
     }
 
-    /// The known credentials that met the hold.
+    /// The known credentials that encountered the hold.
     pub(crate) fn fingerprints(&self) -> &[CredentialFingerprint] {
         self.calls.as_ref().map_or(&[], |calls| &calls.fingerprints)
     }

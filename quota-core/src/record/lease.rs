@@ -1,5 +1,5 @@
-//! The lease: the right to call the provider, and what a request for it states.
-//! The module `begin` decides whether to grant it.
+//! The lease, which is the right to call the provider, and the request for it. The module `begin` decides whether to
+//! grant it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +89,8 @@ pub struct LeaseRequest {
     pub login: LoginInfo,
     /// How fresh the readings must be to make a call unnecessary.
     pub max_staleness: MaxStaleness,
-    /// A call with a higher fence that has ended satisfies the request, whatever its age; see [`ended_fence`](super::Record::ended_fence).
+    /// An ended call with a higher fence satisfies the request, regardless of its age; see
+    /// [`ended_fence`](super::Record::ended_fence).
     pub after_fence: Option<u64>,
     /// Whether a caller waits for the result.
     pub priority: Priority,

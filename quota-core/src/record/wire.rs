@@ -68,7 +68,7 @@ impl Record {
             unknown: self.unknown.clone(),
         };
         let body = serde_json::to_vec(&stored).expect("a record has only string keys");
-        // Copy the body, so that a store in memory holds neither spare capacity nor a fragmented allocation.
+        // Copy the body, so that a memory store keeps neither spare capacity nor a fragmented allocation.
         Bytes::copy_from_slice(&body)
     }
 

@@ -14,8 +14,8 @@ use crate::time;
 
 /// A lease that processes share through a document of the store; see [`update`](super::update).
 ///
-/// Its holder is a random id. Acquiring it again with the same id changes nothing, so an update with a lost response can be
-/// retried. One process takes over an expired lease. Only the holder can release it.
+/// Its holder is a random id. Acquiring it again with the same id has no effect, so an update with a lost response can
+/// be retried. Only one process takes over an expired lease. Only the holder can release it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseDoc {
     #[serde(default)]
@@ -94,7 +94,7 @@ impl LeaseDoc {
 impl DocumentBody for LeaseDoc {
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
         serde_json::from_slice(body).or_else(|error| match format_of(body) {
-            // A newer program has given the fields another form.
+            // A newer program has changed the form of the fields.
             Some(format) if format > FORMAT => Ok(Self { format, ..Self::default() }),
             _ => Err(StoreError::corrupt("the lease is damaged").with_source(error)),
         })

@@ -1,4 +1,5 @@
-//! Which login an account last held, as one small document. Readers without the account's credential find its record by it.
+//! The login that an account last held, as a small document. Through it, readers without the account's credential find
+//! its record.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::model::extra_fields::ExtraFields;
 use crate::model::{AccountId, LoginId};
 use crate::time;
 
-/// The login that an account held at its last refresh. Only a refresh that finds another login in it writes it.
+/// The login that an account held at its last refresh. A refresh writes it only if the login has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoginAlias {
     #[serde(default)]
@@ -60,7 +61,8 @@ impl LoginAlias {
         )
     }
 
-    /// Sets the login that a refresh found. Changes nothing if the alias has it already, and would not expire within half of `ttl`.
+    /// Sets the login that a refresh found. This has no effect if the alias already contains it and will not expire
+    /// within half of `ttl`.
     pub(crate) fn set(&mut self, login_id: Option<&LoginId>, now: Timestamp, ttl: Duration) {
         let is_recent = self.written_at.is_some_and(|at| time::elapsed(at, now) < ttl / 2);
         let is_same = self.login_id.as_ref() == login_id && (is_recent || login_id.is_none());
@@ -72,8 +74,8 @@ impl LoginAlias {
 }
 
 impl DocumentBody for LoginAlias {
-    /// A damaged alias is empty, and the next refresh replaces it: it only repeats what that refresh knows. One of a newer format is
-    /// not replaced, although this program cannot read it.
+    /// A damaged alias counts as empty, and the next refresh replaces it, because that refresh knows the login. An
+    /// alias in a newer format is not replaced, even though this program cannot read it.
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
         Ok(serde_json::from_slice(body).unwrap_or_else(|_| {
             let format = format_of(body).filter(|format| *format > FORMAT).unwrap_or(FORMAT);

@@ -38,10 +38,10 @@ pub trait DocumentBody: Clone + Default + PartialEq + Send + Sync {
     fn encode(&self) -> Bytes;
 }
 
-/// The `format` of a stored JSON body, whatever its other fields are; `None` if it states none.
+/// The `format` of a stored JSON body, regardless of its other fields; `None` if it states none.
 ///
-/// A body that does not decode is damaged, or a newer program has given its fields another form. Only the number shows which: a damaged
-/// document may be replaced, and that of a newer program must stay.
+/// If a body cannot be decoded, it is damaged, or a newer program has changed the form of its fields. Only the number
+/// distinguishes the two: a damaged document may be replaced, but a newer program's document must be kept.
 #[must_use]
 pub fn format_of(body: &[u8]) -> Option<u32> {
     #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! A store whose calls run code of a test before and after those of an inner store.
+//! A store that runs test code before and after each call of an inner store.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub trait StoreHooks: Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Runs after a call, whatever its result, and before the caller gets that.
+    /// Runs after a call, regardless of its result, and before the caller gets the result.
     async fn after(&self, _call: StoreCall<'_>) {}
 }
 

@@ -228,7 +228,7 @@ impl Refresh {
             let has_changed = record.local().sync_state != last_state;
             if late.is_some() && !has_changed {
                 seen = late;
-                // A store whose notices are all late must not cause a busy loop.
+                // Prevent a busy loop if all of the store's notices are late.
                 clock.sleep(SHORTEST_WAIT).await;
                 continue;
             }

@@ -18,8 +18,8 @@ use crate::store::{LoginAlias, Start};
 /// The outcome of a successful call.
 pub(super) enum CallOutcome {
     Stored,
-    /// Another process took over the lease or may do so during the call, the record got another owner, or the credential was half of a
-    /// switch of logins. The record does not have the report.
+    /// The report was not stored: another process took over the lease or may do so during the call, the record's owner
+    /// changed, or the credential was read in the middle of a login switch.
     TooLate,
 }
 
@@ -92,7 +92,7 @@ impl Refresh {
             self.in_flight.set_stage(Stage::Called);
             fetched
         };
-        // At the same time, so that no caller waits for it.
+        // Run both concurrently, so that no caller waits for this.
         let (fetched, ()) = tokio::join!(fetch, self.confirm_alias());
         drop(permit);
         let fetched = match fetched {
@@ -125,7 +125,7 @@ impl Refresh {
             Ok(usage) => usage,
             Err(error) => return Err(self.failed(lease, error).await),
         };
-        // The record belongs to this login, whatever the response states.
+        // The record belongs to this login, regardless of the response.
         usage.login_id = self.record.login().cloned().or(usage.login_id);
         if !usage.is_empty() {
             // An empty report stays empty: a plan from the credential alone would make it count as a success.
@@ -158,13 +158,13 @@ impl Refresh {
         }
     }
 
-    /// Whether the account has another credential than the one of this call, so that the report may belong to another login.
+    /// Whether the account's credential differs from that of this call, so that the report may belong to another login.
     ///
-    /// A program that logs in writes several files, one after the other. In between, the token of one login is beside the name of the
-    /// other. So a credential from files that were being written is read again before its report is stored.
+    /// A program that logs in writes several files in sequence. In between, the token of one login is stored with the
+    /// name of the other. So a credential from files that were being written is read again before its report is stored.
     async fn has_switched(&self, credential: &Credential) -> Result<bool, QuotaError> {
         let check = LoginCheck::begin(&self.entry);
-        // Without an answer, the credential is as good as before the call.
+        // If the check fails, keep trusting the credential.
         let Ok(Some(current)) = self.credential(Demand::Current, REREAD_TIMEOUT).await else {
             return Ok(false);
         };
@@ -222,7 +222,7 @@ impl Refresh {
         QuotaError::Fetch { account: entry.id.clone(), error }
     }
 
-    /// Writes the login of this call into the account's alias, if the alias has another one, for readers without the credential.
+    /// Writes the login of this call to the account's alias if the alias differs, for readers without the credential.
     ///
     /// If this process stops before the write, the next refresh writes it. Until then such readers use the previous record.
     async fn confirm_alias(&self) {
