@@ -56,6 +56,8 @@ mod redaction;
 mod run;
 #[cfg(unix)]
 mod serve;
+#[cfg(target_os = "linux")]
+mod serve_outages;
 mod shared_store;
 mod sim;
 #[cfg(unix)]

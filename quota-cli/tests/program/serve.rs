@@ -16,10 +16,10 @@ use super::support::{Machine, Provider, argument};
 const PATH: &str = "/account/anthropic/main/api/oauth/usage";
 
 /// A gateway process. It is killed if the test fails before the process ends.
-struct Running {
-    child: Child,
+pub(super) struct Running {
+    pub(super) child: Child,
     stdout: BufReader<ChildStdout>,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Drop for Running {
@@ -45,8 +45,20 @@ impl Running {
         running
     }
 
-    fn get(&self, path: &str, headers: &str) -> String {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    pub(super) fn get(&self, path: &str, headers: &str) -> String {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"))
+    }
+
+    pub(super) fn post(&self, path: &str, body: &serde_json::Value) -> String {
+        let body = body.to_string();
+        let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        self.send(&format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n{body}"
+        ))
+    }
+
+    /// Sends this text, and reads until the gateway closes the connection.
+    fn send(&self, request: &str) -> String {
         let mut text = String::new();
         match self.address.strip_prefix("unix:") {
             Some(path) => {
@@ -101,12 +113,12 @@ fn provider() -> Provider {
     Provider::play(Script::new([account("main", 62.0), account("other", 5.0)]))
 }
 
-fn serve(machine: &Machine, config: &Path, more: &[&str]) -> Running {
+pub(super) fn serve(machine: &Machine, config: &Path, more: &[&str]) -> Running {
     let arguments = ["serve", "--config", argument(config)];
     Running::start(&mut machine.command(&[&arguments, more].concat()))
 }
 
-const ANY_PORT: [&str; 2] = ["--listen", "127.0.0.1:0"];
+pub(super) const ANY_PORT: [&str; 2] = ["--listen", "127.0.0.1:0"];
 
 #[test]
 fn a_client_gets_the_usage_of_its_login() {

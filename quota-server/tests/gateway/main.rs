@@ -7,6 +7,7 @@ mod access;
 mod accounts;
 mod adopted;
 mod api;
+mod clock;
 mod dashboard;
 mod disconnects;
 mod events;

@@ -44,6 +44,7 @@ pub(crate) struct Setup {
     refused: Option<Answer>,
     disabled: bool,
     store: Option<Arc<MemoryStore>>,
+    clock: Clock,
     has_router: bool,
     gate: Option<Gate>,
 }
@@ -58,6 +59,7 @@ impl Setup {
             refused: None,
             disabled: false,
             store: None,
+            clock: Clock::system(),
             has_router: false,
             gate: None,
         }
@@ -98,6 +100,12 @@ impl Setup {
         self
     }
 
+    /// Uses this clock for the readings.
+    pub(crate) fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = clock.clone();
+        self
+    }
+
     /// Adds a router of all accounts, which prefers the first one.
     pub(crate) fn router(mut self) -> Self {
         self.has_router = true;
@@ -129,9 +137,10 @@ impl Setup {
             };
             served.push(ServedAccount::new(id).disabled(self.disabled));
         }
-        let store = self.store.clone().unwrap_or_default();
+        let store = self.store.clone();
+        let store = store.unwrap_or_else(|| Arc::new(MemoryStore::with_clock(self.clock.clone())));
         let store_of_router: Arc<dyn QuotaStore> = Arc::clone(&store) as _;
-        let manager = manager_of(&store, &simulator, &responses, Some(sources));
+        let manager = manager_of(&store, &self.clock, &simulator, &responses, Some(sources));
         for (account, report, at) in self.seeds {
             manager.account(&account).seed(&Seed::new(Snapshot::of(&report, at))).unwrap();
         }
@@ -160,17 +169,18 @@ pub(crate) fn manager(
     responses: &LastResponses,
     sources: Option<CredentialMap>,
 ) -> QuotaManager {
-    manager_of(&Arc::default(), simulator, responses, sources)
+    manager_of(&Arc::default(), &Clock::system(), simulator, responses, sources)
 }
 
 fn manager_of(
     store: &Arc<MemoryStore>,
+    clock: &Clock,
     simulator: &Simulator,
     responses: &LastResponses,
     sources: Option<CredentialMap>,
 ) -> QuotaManager {
     let policy = Policy::default().min_call_interval(Duration::from_millis(1));
-    let mut builder = QuotaManager::builder(Arc::clone(store)).policy(policy);
+    let mut builder = QuotaManager::builder(Arc::clone(store)).clock(clock.clone()).policy(policy);
     for provider in PROVIDERS.iter().filter(|provider| provider.endpoint().is_some()) {
         let fetcher = Fetcher::builder(provider).base_url(simulator.url()).on_response(responses.recorder());
         let fetcher = fetcher.build().unwrap();
