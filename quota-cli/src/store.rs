@@ -196,6 +196,11 @@ impl OpenedStore {
         self.outage.as_ref()?.outage()
     }
 
+    /// The store with its files for outages; `None` if it is not shared.
+    pub(crate) fn outages(&self) -> Option<&Arc<OutageStore>> {
+        self.outage.as_ref()
+    }
+
     /// Looks for the file of an outage, without using the store.
     pub(crate) async fn find_outage(&self) -> Option<Outage> {
         self.outage.as_ref()?.find_outage().await.ok().flatten()

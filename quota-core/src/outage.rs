@@ -63,6 +63,8 @@ pub struct OutageStore {
     /// The level that the last operation found, and when.
     recent: Mutex<Option<(Instant, Active)>>,
     outage: Mutex<Option<Outage>>,
+    /// The number of outages that this store has met.
+    outages: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,7 @@ impl OutageStore {
             lacks_time: AtomicBool::new(false),
             recent: Mutex::default(),
             outage: Mutex::new(None),
+            outages: AtomicU64::new(0),
         };
         store.set_timeout(timeout);
         store
@@ -168,6 +171,18 @@ impl OutageStore {
     #[must_use]
     pub fn outage(&self) -> Option<Outage> {
         self.outage.lock().clone()
+    }
+
+    /// The number of outages that uses of this store have met.
+    #[must_use]
+    pub fn outages(&self) -> u64 {
+        self.outages.load(Ordering::Relaxed)
+    }
+
+    fn record_outage(&self, outage: Outage) {
+        if self.outage.lock().replace(outage).is_none() {
+            self.outages.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Looks for an outage without using the store, for diagnostics.

@@ -13,6 +13,7 @@ use quota::{AccountId, Clock, CredentialSource as _, ProviderId, QuotaManager, S
 use crate::access::digest;
 use crate::last_responses::LastResponses;
 use crate::served::Served;
+use crate::store_outages::StoreOutages;
 
 /// The maximum number of adopted accounts. Each may cause calls to a provider.
 const MAX_ACCOUNTS: usize = 64;
@@ -93,7 +94,7 @@ impl Adopted {
         let login = source.credential(&id).await.map(|credential| credential.login);
         let account = self.manager.account(&id);
         account.set_credentials(source);
-        let served = Arc::new(Served::new(account, false));
+        let served = Arc::new(Served::new(account, false, StoreOutages::default()));
         *served.login.lock() = login.unwrap_or_default();
         let adoption = Adoption { served: Arc::clone(&served), used_at: now };
         // If two first requests run at the same time, one may replace the other's entry. Both use the same account of

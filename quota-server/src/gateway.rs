@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use quota::accounts::FallbackAccountManager;
+use quota::outage::OutageStore;
 use quota::{AccountId, QuotaManager};
 use quota_journal::Rules;
 use tokio::sync::watch;
@@ -23,6 +24,7 @@ use crate::listed::Listed;
 use crate::metrics::Metrics;
 use crate::open_routes::OpenRoutes;
 use crate::served::{Accounts, ServedAccount};
+use crate::store_outages::StoreOutages;
 use crate::work::Work;
 
 /// Answers requests from the readings of a manager. Cheap to clone.
@@ -68,10 +70,11 @@ impl Current {
         manager: &QuotaManager,
         accounts: impl IntoIterator<Item = ServedAccount>,
         (changes, events, metrics): (&Changes, &Events, &Metrics),
+        outages: &StoreOutages,
     ) -> Self {
         let accounts: Vec<_> = accounts.into_iter().collect();
         let rules = accounts.iter().map(|account| (account.id.clone(), account.rules.clone())).collect();
-        let accounts = Accounts::new(manager, accounts);
+        let accounts = Accounts::new(manager, accounts, outages);
         let credentials = Arc::new(CredentialIndex::new(accounts.all.clone()));
         events.serve(accounts.all.iter().map(|served| served.id()));
         let tasks = [changes.follow(&accounts.all, events), metrics.follow(manager)];
@@ -102,8 +105,9 @@ impl Gateway {
         accounts: impl IntoIterator<Item = ServedAccount>,
     ) -> GatewayBuilder {
         let (changes, events, metrics) = (Changes::new(), Events::new(), Metrics::default());
+        let outages = StoreOutages::default();
         GatewayBuilder {
-            current: Current::new(manager, accounts, (&changes, &events, &metrics)),
+            current: Current::new(manager, accounts, (&changes, &events, &metrics), &outages),
             changes,
             events,
             journals: None,
@@ -131,7 +135,8 @@ impl Gateway {
         accounts: impl IntoIterator<Item = ServedAccount>,
     ) {
         let Inner { changes, events, metrics, journals, .. } = &*self.0;
-        let next = Current::new(manager, accounts, (changes, events, metrics));
+        let outages = self.current().accounts.outages.clone();
+        let next = Current::new(manager, accounts, (changes, events, metrics), &outages);
         let next = Arc::new(next.follow_journals(journals.as_ref(), events));
         // Serve the new accounts only once they have been read.
         next.prepare().await;
@@ -250,6 +255,12 @@ pub struct GatewayBuilder {
 }
 
 impl GatewayBuilder {
+    /// Reports the outages of this store, which continues in a local file: in the accounts, and in the metrics. The manager must use it.
+    pub fn outages(self, store: Arc<OutageStore>) -> Self {
+        self.current.accounts.outages.read(store);
+        self
+    }
+
     /// Accepts only clients with one of these tokens, or with the credential of an account. Without tokens, each client that can
     /// connect has all roles.
     pub fn tokens(mut self, tokens: AccessTokens) -> Self {

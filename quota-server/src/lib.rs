@@ -44,6 +44,7 @@ mod problem;
 mod routes;
 mod served;
 mod server;
+mod store_outages;
 mod tls;
 mod usage;
 mod work;

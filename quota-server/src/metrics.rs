@@ -200,7 +200,7 @@ fn store(registry: &mut Registry, accounts: &Accounts) {
     }
     registry.register("store_calls", "Calls of the store by kind", calls);
     let outages = Counter::<u64>::default();
-    outages.inc_by(stats.outages);
+    outages.inc_by(stats.outages + accounts.outages.count());
     registry.register("store_outages", "Outages of the store", outages);
     let failures = Family::<Labels<1>, Counter>::default();
     for (kind, count) in
@@ -209,7 +209,8 @@ fn store(registry: &mut Registry, accounts: &Accounts) {
         failures.get_or_create(&[("kind", kind.to_owned())]).inc_by(count);
     }
     registry.register("store_failures", "Failed calls of the store by kind", failures);
-    let is_away = |served: &std::sync::Arc<Served>| served.account.peek().store_unavailable_since().is_some();
+    let is_away =
+        |served: &std::sync::Arc<Served>| served.store_unavailable_since(&served.account.peek()).is_some();
     let available = Gauge::<i64>::default();
     available.set(i64::from(!accounts.all.iter().any(is_away)));
     registry.register("store_available", "Whether the store answers", available);

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use quota::manager::KeepFreshGuard;
 use quota::model::LoginInfo;
-use quota::{Account, AccountId, Clock, QuotaManager};
+use quota::{Account, AccountId, AccountUsage, Clock, QuotaManager};
 use quota_journal::Rules;
 
 use crate::answer::Written;
+use crate::store_outages::StoreOutages;
 
 /// The timeout of the first read of all accounts from the store.
 const FIRST_READ: Duration = Duration::from_secs(5);
@@ -71,21 +73,29 @@ pub(crate) struct Served {
     pub(crate) written: [Mutex<Option<Arc<Written>>>; 2],
     /// The number of the last change.
     pub(crate) changed: Mutex<u64>,
+    /// The outages of its store.
+    pub(crate) outages: StoreOutages,
 }
 
 impl Served {
-    pub(crate) fn new(account: Account, is_disabled: bool) -> Self {
+    pub(crate) fn new(account: Account, is_disabled: bool, outages: StoreOutages) -> Self {
         Self {
             account,
             is_disabled,
             login: Mutex::default(),
             written: Default::default(),
             changed: Mutex::new(1),
+            outages,
         }
     }
 
     pub(crate) fn id(&self) -> &AccountId {
         self.account.id()
+    }
+
+    /// Since when the gateway has run without the store.
+    pub(crate) fn store_unavailable_since(&self, usage: &AccountUsage) -> Option<Timestamp> {
+        usage.store_unavailable_since().or_else(|| self.outages.since())
     }
 }
 
@@ -96,15 +106,20 @@ pub(crate) struct Accounts {
     pub(crate) all: Vec<Arc<Served>>,
     by_id: HashMap<AccountId, Arc<Served>>,
     pub(crate) manager: QuotaManager,
+    pub(crate) outages: StoreOutages,
     is_read: AtomicBool,
     _keep_fresh: Vec<KeepFreshGuard>,
 }
 
 impl Accounts {
-    pub(crate) fn new(manager: &QuotaManager, accounts: impl IntoIterator<Item = ServedAccount>) -> Self {
+    pub(crate) fn new(
+        manager: &QuotaManager,
+        accounts: impl IntoIterator<Item = ServedAccount>,
+        outages: &StoreOutages,
+    ) -> Self {
         let (mut all, mut keep_fresh) = (Vec::new(), Vec::new());
         for one in accounts {
-            let served = Arc::new(Served::new(manager.account(&one.id), one.is_disabled));
+            let served = Arc::new(Served::new(manager.account(&one.id), one.is_disabled, outages.clone()));
             if !(one.is_disabled || one.is_on_demand) {
                 keep_fresh.push(served.account.keep_fresh());
             }
@@ -115,6 +130,7 @@ impl Accounts {
             by_id: all.iter().map(|served| (served.id().clone(), Arc::clone(served))).collect(),
             is_read: AtomicBool::new(false),
             manager: manager.clone(),
+            outages: outages.clone(),
             all,
         }
     }

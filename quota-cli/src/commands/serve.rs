@@ -69,6 +69,9 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
         .tokens(tokens)
         .last_responses(responses.clone())
         .max_age(options.max_age);
+    if let Some(outages) = store.outages() {
+        gateway = gateway.outages(Arc::clone(outages));
+    }
     if options.adopt_presented {
         let config = Arc::clone(&config.borrow());
         let manager = context::open_manager_in_memory(&config, MemoryStore::new(), NAME, &responses)?;

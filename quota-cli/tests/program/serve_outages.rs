@@ -62,14 +62,18 @@ fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     lines.find_map(|(found, value)| found.eq_ignore_ascii_case(name).then_some(value))
 }
 
-/// Waits for changes until the account is like this.
+/// Asks for the account until it is like this.
 fn wait_until(gateway: &Running, condition: impl Fn(&Value) -> bool) {
-    let mut after = String::new();
     while !condition(&body(&gateway.get(ACCOUNT, ""))) {
-        let query = if after.is_empty() { String::new() } else { format!("?wait=25&after={after}") };
-        let changes = body(&gateway.get(&format!("/v1/changes{query}"), ""));
-        after = changes["next"].as_str().unwrap().to_owned();
+        std::thread::yield_now();
     }
+}
+
+/// Whether the store answers, by the metrics.
+fn is_available(gateway: &Running) -> bool {
+    let metrics = gateway.get("/metrics", "");
+    let gauge = metrics.lines().find_map(|line| line.strip_prefix("quota_store_available "));
+    gauge.expect("the gauge exists") == "1"
 }
 
 /// Reports the headers of a response that states this use.
@@ -111,6 +115,7 @@ fn a_gateway_goes_on_without_redis(fault: Fault) {
     assert_eq!(body(&answer)["five_hour"]["utilization"], 70.0, "{fault:?}");
     assert!(header(&answer, "age").unwrap().parse::<u64>().unwrap() < 300, "{fault:?} {answer}");
     wait_until(&gateway, |account| account["store_unavailable_since"].is_string());
+    assert!(!is_available(&gateway), "{fault:?}");
     assert_eq!(used(&gateway), Some(70.0), "{fault:?}");
     match fault {
         Fault::Away => server.restart(),
@@ -118,6 +123,7 @@ fn a_gateway_goes_on_without_redis(fault: Fault) {
         Fault::Slow => proxy.restore(),
     }
     wait_until(&gateway, |account| account["store_unavailable_since"].is_null());
+    assert!(is_available(&gateway), "{fault:?}");
 
     let (other, config) = machine(&provider, &server.url(), "");
     let shown = other.run(&["status", "--config", argument(&config)]);

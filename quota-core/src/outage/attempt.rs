@@ -89,7 +89,7 @@ impl OutageStore {
     /// Records that a store operation encountered this outage.
     pub(super) fn meet(&self, active: &Active) {
         let place = self.levels[active.index].level.place();
-        *self.outage.lock() = Some(active.doc.describe(place, active.now));
+        self.record_outage(active.doc.describe(place, active.now));
     }
 
     /// Reads the outage document, and makes a due attempt to use the store. `None` if the outage has ended.
@@ -180,7 +180,7 @@ impl OutageStore {
                 Err(error) => self.skip(index, &error),
             }
         }
-        *self.outage.lock() = Some(Outage {
+        self.record_outage(Outage {
             since: self.clock.now(),
             retry_at: None,
             reason: failure.reason,

@@ -210,7 +210,7 @@ impl AccountJson {
                 left: (budget.per_hour as usize).saturating_sub(calls),
                 reserve: budget.interactive_reserve,
             },
-            store_unavailable_since: usage.store_unavailable_since().map(|at| at.to_string()),
+            store_unavailable_since: served.store_unavailable_since(usage).map(|at| at.to_string()),
             disabled: served.is_disabled,
         }
     }
