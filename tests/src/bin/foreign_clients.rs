@@ -1,5 +1,5 @@
-//! Runs published programs, forty of each at once, alone and under `quota wrap`, against a simulated provider behind TLS.
-//! `scripts/foreign-clients` installs the programs and calls this one with their folder and the program quota.
+//! Runs published programs, forty of each at once, against a simulated provider: those with a fixed address alone and under `quota wrap`,
+//! and one that takes a base URL alone and through `quota serve`. `scripts/foreign-clients` installs the programs and calls this one with their folder and the program quota.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{ExitCode, Stdio};
 
 use quota_sim::{Account, Script, Simulator, TlsFront, Window};
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -99,6 +99,63 @@ async fn run(client: &Client, quota: Option<&Path>) -> Result<Outcome, Box<dyn E
             ended
         });
     }
+    let (shown, example) = shown(running).await?;
+    let ledger = simulator.stop().await;
+    let refused = ledger.account("main").map_or(0, |account| account.answered(429));
+    Ok(Outcome { calls: ledger.calls(), refused, shown, example })
+}
+
+/// Forty processes of keymeter, which reads the budget of a key at any base URL: that of the provider, or of `quota serve`.
+async fn run_keymeter(
+    folder: &Path,
+    provider: &str,
+    path: &str,
+    quota: Option<&Path>,
+) -> Result<Outcome, Box<dyn Error>> {
+    let account = Account::new("main").provider(provider).windows([Window::five_hour().used(37.0)]);
+    let script = Script::new([account]);
+    let simulator = Simulator::builder(script.clone()).start().await?;
+    let home = tempfile::tempdir()?;
+    let mut url = simulator.url().to_string();
+    let mut gateway = None;
+    if let Some(quota) = quota {
+        let config = home.path().join("config.toml");
+        std::fs::write(&config, script.client_config(&simulator.url()))?;
+        let mut command = Command::new(quota);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
+        command.env("HOME", home.path()).env("QUOTA_SIM_MAIN", TOKEN).kill_on_drop(true);
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().ok_or("the gateway has no output")?;
+        let line = BufReader::new(output).lines().next_line().await?.ok_or("the gateway did not start")?;
+        url = line.strip_prefix("Listening on ").ok_or(line.clone())?.to_owned();
+        gateway = Some(child);
+    }
+    let mut running = JoinSet::new();
+    for _ in 0..PROCESSES {
+        let own = tempfile::tempdir()?;
+        let mut command = Command::new(folder.join("venv/bin/keymeter"));
+        command.args(["json", "--gateway", provider, "--url"]);
+        command.arg(format!("{}{path}", url.trim_end_matches('/')));
+        command.env("HOME", own.path()).env("KEYMETER_KEY", TOKEN).current_dir(own.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn()?;
+        running.spawn(async move {
+            let ended = child.wait_with_output().await;
+            drop(own);
+            ended
+        });
+    }
+    let (shown, example) = shown(running).await?;
+    drop(gateway);
+    let ledger = simulator.stop().await;
+    let refused = ledger.account("main").map_or(0, |account| account.answered(429));
+    Ok(Outcome { calls: ledger.calls(), refused, shown, example })
+}
+
+/// How many processes showed the usage, and what one of the others printed.
+async fn shown(
+    mut running: JoinSet<std::io::Result<std::process::Output>>,
+) -> Result<(usize, String), Box<dyn Error>> {
     let (mut shown, mut example) = (0, String::new());
     while let Some(ended) = running.join_next().await {
         let ended = ended??;
@@ -110,9 +167,7 @@ async fn run(client: &Client, quota: Option<&Path>) -> Result<Outcome, Box<dyn E
             example = text;
         }
     }
-    let ledger = simulator.stop().await;
-    let refused = ledger.account("main").map_or(0, |account| account.answered(429));
-    Ok(Outcome { calls: ledger.calls(), refused, shown, example })
+    Ok((shown, example))
 }
 
 /// A home directory with a login of Claude Code.
@@ -147,6 +202,18 @@ async fn compare(folder: &Path, quota: &Path) -> Result<bool, Box<dyn Error>> {
             }
             report.push_str(&format!("  {how:<24} {calls:>7} {refused:>7} {shown:>7}\n"));
             if shown == 0 || quota.is_some() && shown < PROCESSES {
+                report.push_str(&format!("  a process without usage printed: {example}\n"));
+            }
+        }
+    }
+    for (provider, path) in [("litellm", ""), ("openrouter", "/api")] {
+        report.push_str(&format!("keymeter (PyPI), {provider}\n"));
+        for (how, quota) in [("alone", None), ("through quota serve", Some(quota))] {
+            let Outcome { calls, refused, shown, example } =
+                run_keymeter(folder, provider, path, quota).await?;
+            is_good &= quota.is_none() || calls == 1 && shown == PROCESSES;
+            report.push_str(&format!("  {how:<24} {calls:>7} {refused:>7} {shown:>7}\n"));
+            if quota.is_some() && shown < PROCESSES {
                 report.push_str(&format!("  a process without usage printed: {example}\n"));
             }
         }
