@@ -25,7 +25,7 @@ pub use self::state::{State, Violation};
 pub use self::suite::Case;
 pub use self::system::{Bounds, Faults, Protocol, Witness};
 
-/// What the checker found.
+/// The result of a check.
 #[derive(Debug)]
 pub struct Report {
     /// The number of different states.

@@ -35,17 +35,17 @@ pub enum Action {
         /// Whether the store has applied the swap.
         is_applied: bool,
     },
-    /// The store applies a swap that the host has given up.
+    /// The store applies a swap that the host has abandoned.
     ApplyLate(usize),
-    /// The host stops, and starts again without memory.
+    /// The host restarts, and loses its memory.
     Crash(usize),
-    /// The host stands still.
+    /// The host is suspended.
     Suspend(usize),
     /// The host continues.
     Resume(usize),
-    /// The store stops to answer.
+    /// The store stops responding.
     StoreDown,
-    /// The store answers again.
+    /// The store responds again.
     StoreUp,
     /// The store loses the record of an account.
     LoseRecord(usize),
@@ -66,7 +66,7 @@ impl Protocol {
             })
     }
 
-    /// The calls that run are not exclusive anymore, because the store has lost their leases.
+    /// Running calls are no longer exclusive, because the store has lost their leases.
     fn lose(&self, state: &mut State, account: usize, record: Id) {
         state.store[account] = record;
         (state.past.has_lost, state.past.has_just_lost) = (true, true);
@@ -146,7 +146,7 @@ impl Protocol {
                 host.reported_cooldown = 0;
             }
             if is_done && !may_lose && host.sync != Sync::Standalone && is_current {
-                // It only reads from now on.
+                // It only reads from here on.
                 (host.base, host.sync, host.cooldown) = (shared, Sync::Synced, EMPTY);
             }
         }

@@ -12,9 +12,9 @@ use crate::system::Protocol;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unsettled {
-    /// A step to the agreement breaks this property.
+    /// A step toward agreement breaks this property.
     Violation(Violation),
-    /// The hosts do not end, or their records differ.
+    /// The hosts do not finish, or their records differ.
     NoAgreement,
     /// A hold that a host knew is lost.
     HoldLost,
@@ -35,7 +35,7 @@ impl Unsettled {
     }
 }
 
-/// More steps than any run without a fault takes.
+/// The maximum number of steps, more than any run without a fault takes.
 const MAX_STEPS: usize = 100;
 
 /// Longer than any hold, cooldown, lease and budget of the model.

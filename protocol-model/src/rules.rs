@@ -42,9 +42,9 @@ pub enum Broken {
     MergedHold,
     /// The merge after an outage drops the calls of the process's own copy.
     MergedCalls,
-    /// A process never notices that the store has lost its last record.
+    /// A process never detects that the store has lost its last record.
     LossDetection,
-    /// A swap replaces any document, whatever its version.
+    /// A swap replaces any document, regardless of its version.
     CompareAndSwap,
     /// A refresh does not check the provider's cooldown.
     Cooldown,

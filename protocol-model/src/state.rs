@@ -1,4 +1,4 @@
-//! A state of the model: the store, the hosts, and what the checker remembers about the past.
+//! A state of the model: the store, the hosts, and the history that the checker needs.
 
 use crate::pool::Id;
 use crate::rules::{EMPTY, Ms, Outcome, Work};
@@ -9,7 +9,7 @@ pub(crate) const MAX_HOSTS: usize = 3;
 /// The number of accounts. Both belong to one provider.
 pub(crate) const ACCOUNTS: usize = 2;
 
-/// The whole system at one moment.
+/// The whole system at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     /// The store's time.
@@ -20,7 +20,7 @@ pub struct State {
     pub(crate) previous: [Id; ACCOUNTS],
     /// The cooldown in the store.
     pub(crate) cooldown: Id,
-    /// Whether the store answers no host.
+    /// Whether the store responds to no host.
     pub(crate) is_down: bool,
     pub(crate) hosts: [Host; MAX_HOSTS],
     /// The number of faults that may still occur.
@@ -30,7 +30,7 @@ pub struct State {
     pub(crate) violation: Option<Violation>,
 }
 
-/// What the checker remembers. No host knows it.
+/// The history that the checker needs. Hosts cannot see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Past {
     /// The calls that the provider has received, and those that it rejected with 429.
@@ -59,7 +59,7 @@ pub(crate) struct Host {
     pub(crate) attempt: u8,
     /// The cooldown that it knows.
     pub(crate) cooldown: Id,
-    /// Whether it stands still, like a suspended laptop.
+    /// Whether it is suspended, like a closed laptop.
     pub(crate) is_suspended: bool,
     /// A write that timed out, and that the store may still apply.
     pub(crate) late: Option<Swap>,

@@ -38,11 +38,11 @@ pub struct Faults {
     pub lost_answers: bool,
     /// A write that timed out is applied later.
     pub late_writes: bool,
-    /// A process stops, and starts again without memory.
+    /// A process restarts, and loses its memory.
     pub crashes: bool,
-    /// A process stands still, and continues later.
+    /// A process is suspended, and continues later.
     pub suspensions: bool,
-    /// The store answers no host for a while.
+    /// The store responds to no host for a while.
     pub outages: bool,
     /// The store loses a record, or its last write.
     pub losses: bool,
@@ -79,7 +79,8 @@ pub struct Protocol {
     witnessed: [AtomicUsize; Witness::ALL.len()],
 }
 
-/// States from which all hosts agree, and records on which a call is possible again. Most states lead to one of these.
+/// Caches states that lead to agreement, and records on which a call is possible again. Most states lead to one of
+/// these.
 #[derive(Debug, Default)]
 pub(crate) struct Settled {
     pub(crate) states: Mutex<HashSet<u64>>,
@@ -98,7 +99,7 @@ pub enum Witness {
     TooLate,
     /// A repeated swap found its own write.
     OwnWriteRecognized,
-    /// A write was applied after its host had given it up.
+    /// A write was applied after its host had abandoned it.
     LateWriteApplied,
     /// A host merged its copy after an outage.
     MergedAfterOutage,
@@ -159,7 +160,7 @@ impl Protocol {
         state.now + self.bounds.skew[host]
     }
 
-    /// Whether the host has no step of its own anymore.
+    /// Whether the host has no more steps of its own.
     pub(crate) fn is_done(&self, host: &Host) -> bool {
         host.step == Step::Idle && host.attempt >= self.bounds.attempts
     }

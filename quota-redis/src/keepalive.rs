@@ -12,7 +12,7 @@ use crate::key::Key;
 /// A frozen server or lost packets do not close a connection. Without the probe, a caller that only waits would miss every
 /// write to the server that took over.
 ///
-/// Now and then it confirms to the waiters that no notice is missing. They then need not read to find a lost one.
+/// Periodically, it confirms to the waiters that no notice is missing, so that they need not read to detect a lost one.
 pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>) {
     let (mut probes, mut is_skipped) = (0_u32, false);
     loop {

@@ -1,4 +1,4 @@
-//! Stores the records of quota on Redis or Valkey, so that many hosts share one record per account.
+//! A store on Redis or Valkey, so that many hosts share one record per account.
 //!
 //! ```no_run
 //! // Not run, because it needs a server.
@@ -63,9 +63,9 @@
 //! ACL SETUSER quota on >secret ~quota:1:* &quota:1:* +evalsha +eval +get +set +getrange +time +spublish +ssubscribe +asking +cluster|slots
 //! ```
 //!
-//! Add `+select` for a database other than 0, and `+role` behind sentinels. Sentinels have users of their own, which need
-//! `+sentinel|get-master-addr-by-name`. Give all users of a store the same permissions: the writes of a user that may not
-//! publish wake no other process.
+//! Add `+select` for a database other than 0, and `+role` behind sentinels. Sentinels have their own users, which need
+//! `+sentinel|get-master-addr-by-name`. Give all users of a store the same permissions, because a write by a user
+//! without permission to publish wakes no other process.
 //!
 //! # Servers
 //!

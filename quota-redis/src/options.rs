@@ -304,7 +304,7 @@ impl Pem {
     }
 }
 
-/// More than the certificates of all public authorities need.
+/// The size limit, larger than the certificates of all public authorities.
 #[cfg(feature = "tls")]
 const MAX_PEM_LEN: u64 = 16 * 1024 * 1024;
 

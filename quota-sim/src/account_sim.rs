@@ -1,5 +1,5 @@
-//! One account while the script runs: decides which answer a call gets at a given time. `provider` reads the clock, `recorder`
-//! counts calls, and `wire` writes the responses.
+//! One account while the script runs: decides how to answer a call at a given time. `provider` reads the clock,
+//! `recorder` counts calls, and `wire` writes the responses.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) struct AccountSim {
     override_: Option<Override>,
 }
 
-/// An answer that was set while the script runs. It takes precedence over the script.
+/// An answer that was set while the script was running. It takes precedence over the script.
 #[derive(Debug, Clone, Copy)]
 struct Override {
     answer: Answer,
@@ -48,7 +48,7 @@ pub(crate) struct NoReplyYet {
     pub(crate) until: Option<SimTime>,
 }
 
-/// An answer that does not depend on the use of the account.
+/// An answer that does not depend on the account's usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Unauthorized,
@@ -60,7 +60,7 @@ pub(crate) enum Fault {
     Empty,
 }
 
-/// The use of an account at a given time.
+/// The usage of an account at a given time.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct UsageState {
     pub(crate) windows: Vec<(Window, WindowLevel)>,
@@ -169,8 +169,8 @@ impl AccountSim {
         self.scheduled_answer(Endpoint::Token, now)
     }
 
-    /// Whether a message to `model` would succeed as far as clients can see. The use of a model is reported in whole percent,
-    /// so 99.5 % counts as full.
+    /// Whether a message to `model` would succeed, based on what clients can see. The usage of a model is reported in
+    /// whole percent, so 99.5 % counts as full.
     pub(crate) fn has_capacity(&self, now: SimTime, model: &str) -> bool {
         let is_full = |sim: &WindowSim| {
             let used = sim.level(now).used;
@@ -181,12 +181,12 @@ impl AccountSim {
             && !self.windows.iter().any(|sim| is_for(&sim.window, model) && is_full(sim))
     }
 
-    /// Whether the script has the login expired.
+    /// Whether the login has expired according to the script.
     pub(crate) fn is_expired(&self, now: SimTime) -> bool {
         self.scheduled_answer(Endpoint::Usage, now).0 == Answer::Unauthorized
     }
 
-    /// Applies a change from now on.
+    /// Applies a change.
     ///
     /// # Errors
     ///
@@ -266,7 +266,7 @@ pub(crate) fn as_fault(answer: Answer) -> Option<Fault> {
     }
 }
 
-/// Whether a message to `model` counts in the window. For example, `claude-fable-5` counts in that of Fable.
+/// Whether a message to `model` counts toward the window. For example, `claude-fable-5` counts toward Fable's window.
 pub(crate) fn is_for(window: &Window, model: &str) -> bool {
     match &window.model {
         None => true,

@@ -1,5 +1,5 @@
-//! The call budget: how many calls in any trailing hour are answered, and how a further call is throttled. `wire` writes the
-//! 429.
+//! The call budget: how many calls are answered in any trailing hour, and how further calls are throttled. `wire`
+//! writes the 429.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -28,13 +28,13 @@ pub(crate) enum Action {
 }
 
 impl Change {
-    /// From now on, every call gets this answer instead of the scripted one.
+    /// Answers every call this way instead of following the script.
     #[must_use]
     pub fn answer(answer: Answer) -> Self {
         Self(Action::Answer { answer, lasting: None })
     }
 
-    /// For this long in simulated time, every call gets this answer. Then the script applies again.
+    /// Answers every call this way for this long in simulated time. Then the script applies again.
     #[must_use]
     pub fn answer_for(answer: Answer, duration: Duration) -> Self {
         Self(Action::Answer { answer, lasting: Some(duration) })
@@ -58,13 +58,13 @@ impl Change {
         Self(Action::ExpireTokens)
     }
 
-    /// Replaces the login. From now on only these tokens are valid.
+    /// Replaces the login, so that only these tokens are valid.
     #[must_use]
     pub fn login(token: impl Into<String>, refresh_token: impl Into<String>) -> Self {
         Self(Action::Login { token: token.into(), refresh_token: refresh_token.into() })
     }
 
-    /// Sets the use of the account's window of the same kind and model.
+    /// Sets the usage of the account's window of the same kind and model.
     #[must_use]
     pub fn used(window: Window, percent: f64) -> Self {
         Self(Action::Used { window: window.used(percent), percent })
@@ -91,7 +91,7 @@ pub enum ChangeError {
     #[error("{reason}")]
     #[non_exhaustive]
     Invalid {
-        /// What is wrong with it.
+        /// The problem with the value.
         reason: &'static str,
     },
 }

@@ -17,9 +17,9 @@ pub struct Ledger {
     pub accounts: BTreeMap<String, AccountLedger>,
     /// The counts of requests with an unknown token or none.
     pub unauthenticated: AccountLedger,
-    /// The messages that a client gave up on without sending them ([`Simulator::gave_up`](crate::Simulator::gave_up)).
+    /// The messages that a client abandoned without sending them ([`Simulator::gave_up`](crate::Simulator::gave_up)).
     pub gave_up: u64,
-    /// Of these, the messages that an account had capacity for.
+    /// The abandoned messages for which an account had capacity.
     pub gave_up_with_capacity: u64,
 }
 
@@ -61,7 +61,7 @@ pub struct AccountLedger {
     pub exchanges_replayed: u64,
     /// The used refresh tokens that arrived again and so revoked their login. Each one is a lost login.
     pub reuses: u64,
-    /// The refresh tokens that arrived after their login was revoked.
+    /// The refresh tokens that arrived after their login had been revoked.
     pub exchanges_rejected: u64,
 }
 

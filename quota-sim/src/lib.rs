@@ -1,6 +1,6 @@
 //! A simulated provider: scripted accounts, 429s with and without a deadline, and a ledger of the calls that it received.
 //!
-//! It shares no code with its clients, so that it cannot share their mistakes.
+//! It shares no code with its clients, so it cannot share their bugs.
 //!
 //! ```
 //! use std::time::Duration;

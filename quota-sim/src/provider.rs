@@ -108,7 +108,7 @@ impl Provider {
         self.update(|state| state.recorder.message_answered(message));
     }
 
-    /// Counts a message to `model` that a client gave up on without sending it.
+    /// Counts a message to `model` that a client abandoned without sending it.
     pub(crate) fn gave_up(&self, model: &str) {
         let now = self.clock.now();
         self.update(|state| {

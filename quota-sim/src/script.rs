@@ -20,7 +20,7 @@ pub use phase::{Answer, Phase};
 pub(crate) use window::Kind;
 pub use window::Window;
 
-/// The accounts of a provider, and what happens to them over time.
+/// The accounts of a provider, and how they change over time.
 ///
 /// ```
 /// use quota_sim::Script;
@@ -114,7 +114,7 @@ impl Script {
 }
 
 impl Default for Script {
-    /// A main account that is partly used, and two fallbacks, one of them unused.
+    /// A partly used main account and two fallbacks, one of them unused.
     fn default() -> Self {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         Self::new([

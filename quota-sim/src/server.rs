@@ -72,7 +72,7 @@ impl Simulator {
         }
     }
 
-    /// Changes an account from now on. The change also applies to hung calls.
+    /// Changes an account. The change also applies to hung calls.
     ///
     /// # Errors
     ///
@@ -81,8 +81,8 @@ impl Simulator {
         self.provider.change(account, change)
     }
 
-    /// Records that a client gave up on a message to `model` without sending it. The ledger counts whether an account had
-    /// capacity.
+    /// Records that a client abandoned a message to `model` without sending it. The ledger counts whether an account
+    /// had capacity.
     pub fn gave_up(&self, model: &str) {
         self.provider.gave_up(model);
     }
@@ -184,7 +184,7 @@ async fn listen(mut listener: TcpListener, router: Router, mut stopping: watch::
 
 /// Serves one client until it disconnects or the simulator stops.
 async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
-    // Send each response at once. If the system rejects the option, responses only arrive a little later.
+    // Send each response immediately. Without this option, responses only arrive a little later.
     let _ = stream.set_nodelay(true);
     // Set no timer: a paused clock would advance to its timeouts while bytes are in transit.
     let connection =
@@ -194,6 +194,6 @@ async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch
         _ = connection.as_mut() => return,
         _ = stopping.changed() => connection.as_mut().graceful_shutdown(),
     }
-    // A client may break its connection at any time.
+    // A client may disconnect at any time.
     let _ = connection.await;
 }

@@ -64,12 +64,12 @@ impl WindowSim {
         self.is_full(now) && self.reported_full_until.is_some_and(|until| now < until)
     }
 
-    /// Adds to the use. A window that has not started starts now.
+    /// Adds to the usage. A window that has not started starts now.
     pub(crate) fn add(&mut self, now: SimTime, percent: f64) {
         self.set(now, self.level(now).used + percent);
     }
 
-    /// Sets the use. A window that has not started starts now.
+    /// Sets the usage. A window that has not started starts now.
     pub(crate) fn set(&mut self, now: SimTime, percent: f64) {
         let resets = self.level(now).resets.unwrap_or(now + self.window.full_length());
         (self.base, self.since, self.resets) = (percent, now, Some(resets));
@@ -77,7 +77,7 @@ impl WindowSim {
 
     fn filled(&self, base: f64, since: SimTime, now: SimTime) -> f64 {
         let hours = now.since(since).as_secs_f64() / 3600.0;
-        // Growth stops at 100 %. A higher value that was set or added stays.
+        // Growth stops at 100 %, but a higher value that was set or added is kept.
         (base + self.window.growth_per_hour * hours).min(base.max(100.0))
     }
 

@@ -1,5 +1,5 @@
-//! Sets a damaged file aside, so that a new one replaces it. Nothing is deleted.
-//! `reader` and `writer` report the damage; this module verifies that the file is ours, and still damaged.
+//! Renames a damaged file, so that a new one replaces it. Nothing is deleted. `reader` and `writer` report the damage;
+//! this module verifies that the file is ours, and still damaged.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -37,7 +37,7 @@ struct Examined {
     stays: bool,
 }
 
-/// One descriptor for each damaged file, no matter how often a store reports it.
+/// One descriptor per damaged file, no matter how often a store reports it.
 static EXAMINED: Mutex<BTreeMap<FileId, Examined>> = Mutex::new(BTreeMap::new());
 
 /// Renames the file, its log and the log's index, if it is still the damaged file.
@@ -52,7 +52,8 @@ pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
     if all.get(&damaged).is_some_and(|examined| examined.stays) {
         return Aside::Stays;
     }
-    // While this lock is held, no process opens the file. So none creates a log for the old file beside the new one.
+    // While this lock is held, no process opens the file. So no process creates a log for the old file next to the new
+    // one.
     let Some(_lock) = FolderLock::exclusive(path) else { return Aside::Stays };
     match fs::metadata(path) {
         Ok(found) if FileId::of(&found) == damaged => {}

@@ -1,5 +1,4 @@
-//! Creates the database file: writes a draft beside it and links the draft to the final name.
-//! `file` decides when.
+//! Creates the database file: writes a draft in the same folder and links it to the final name. `file` decides when.
 
 use std::fs;
 use std::io;
@@ -32,7 +31,7 @@ pub(crate) fn create(path: &Path) -> Result<(), StoreError> {
     let made = write_draft(&draft, path).and_then(|()| link(&draft, path));
     for name in [draft.clone(), sibling(&draft, "-wal"), sibling(&draft, "-shm"), sibling(&draft, "-journal")]
     {
-        // Missing files need no removal, and one that stays is harmless.
+        // A missing file needs no removal, and a leftover is harmless.
         let _ = fs::remove_file(name);
     }
     made
@@ -40,7 +39,8 @@ pub(crate) fn create(path: &Path) -> Result<(), StoreError> {
 
 /// Links the draft to its final name.
 fn link(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    // A process that replaces a file moves its log after it. SQLite would apply that log to a file that is created in between.
+    // A process that replaces a file moves its log afterwards. SQLite would apply that log to a file that is created in
+    // between.
     let lock = FolderLock::shared(path).ok_or_else(folder::being_replaced)?;
     if has_wal(path) {
         return Ok(());
@@ -56,7 +56,7 @@ fn link(draft: &Path, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Replaces an empty file with the draft. A file that another process has created stays.
+/// Replaces an empty file with the draft, but not a file that another process has created.
 fn replace_empty(draft: &Path, path: &Path) -> Result<(), StoreError> {
     let _lock = FolderLock::exclusive(path).ok_or_else(folder::being_replaced)?;
     match fs::symlink_metadata(path) {

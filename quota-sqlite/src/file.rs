@@ -40,7 +40,7 @@ pub(crate) enum Access {
 struct Open {
     connection: Connection,
     which: FileId,
-    /// Opened as immutable: it shows the file as it was when it was opened.
+    /// Opened as immutable: it shows the content at the time of opening.
     is_immutable: bool,
 }
 
@@ -50,7 +50,8 @@ impl Open {
     }
 }
 
-/// Creating may have to be repeated: the file may be removed again, or another process may first move an orphaned log.
+/// How often to try creating the file, because it may be removed again, or another process may first move an orphaned
+/// log.
 const MAX_CREATE_ATTEMPTS: u32 = 3;
 
 impl File {
@@ -143,7 +144,7 @@ impl File {
                 .map(|found| found == Some(version))
                 .map_err(|error| self.map_error(error, WriteState::NotApplied))
         };
-        // Until then the connection stays open, so that no other file gets the number of this one.
+        // Keep the connection open until then, so that no other file gets this file's inode number.
         let removed = {
             let _creating = CREATE_LOCK.lock();
             remove::remove(&self.options.path, open.which, is_expected)
@@ -206,7 +207,8 @@ fn find(options: &SqliteOptions) -> Result<Option<DbFile>, StoreError> {
     if path.is_symlink() && !path.exists() {
         return Err(StoreError::rejected(format!("{} is a dangling link; fix or delete it", path.display())));
     }
-    // An empty log or a lone index counts only if it may be moved: another process may still use it with the removed file.
+    // An empty log or a lone index counts only if it may be moved, because another process may still use it with the
+    // removed file.
     let is_left = || has_wal(path) || options.on_aside.is_some() && has_wal_or_shm(path);
     if !is_left() {
         return Ok(None);
@@ -233,7 +235,7 @@ fn find(options: &SqliteOptions) -> Result<Option<DbFile>, StoreError> {
 
 fn stat_file(path: &Path) -> Result<Option<DbFile>, StoreError> {
     match fs::metadata(path) {
-        // SQLite treats an empty file as a database that does not exist yet, and so do we.
+        // Like SQLite, treat an empty file as a database that does not exist yet.
         Ok(metadata) if permissions::is_empty_file(&metadata) => Ok(None),
         Ok(metadata) => Ok(Some(DbFile { metadata })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -1,4 +1,4 @@
-//! Stores the records of quota in one SQLite file, so that all processes of a machine share one record per account.
+//! A store in one SQLite file, so that all processes on a machine share one record per account.
 //!
 //! ```
 //! use quota_core::{AccountId, QuotaManager};
@@ -32,10 +32,11 @@
 //!
 //! # Permissions
 //!
-//! The file and its `-wal` and `-shm` are created with mode 0600, and a missing folder with 0700. The store rejects a file that other
-//! users can read or write, or that belongs to another user. It also rejects a folder that other users can write to: they could place a
-//! `-wal` beside the database and so change its content. The error names the command that fixes it. A symbolic link is followed, and its
-//! target must pass the same checks. A dangling link is rejected.
+//! The file and its `-wal` and `-shm` are created with mode 0600, and a missing folder with 0700. The store rejects a
+//! file that other users can read or write, or that belongs to another user. It also rejects a folder that other users
+//! can write to, because they could place a `-wal` next to the database and so change its content. The error names the
+//! command that fixes it. A symbolic link is followed, and its target must pass the same checks. A dangling link is
+//! rejected.
 //!
 //! # Stored data
 //!

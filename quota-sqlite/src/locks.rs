@@ -10,7 +10,8 @@ use crate::permissions::create_new;
 
 /// Checks the file system of the database, before SQLite locks anything.
 pub(crate) fn check(path: &Path) -> Result<(), StoreError> {
-    // Not the database: closing a file releases all POSIX locks that this process holds on it. SQLite never locks the log.
+    // Do not check the database itself, because closing a file releases all POSIX locks that this process holds on it.
+    // SQLite never locks the log.
     if let Ok(log) = File::open(sibling(path, "-wal")) {
         return check_file(&log, path);
     }

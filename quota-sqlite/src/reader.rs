@@ -71,7 +71,7 @@ impl Reader {
             match request {
                 Ok(first) => self.process_batch(first, requests),
                 Err(RecvTimeoutError::Timeout) => {
-                    // Not at each read: with many waiters this costs more than the read.
+                    // Do not do this at each read, because with many waiters it costs more than the read.
                     self.waiters.remove_closed();
                     // Poll less often while nothing changes.
                     self.poll_delay = (self.poll_delay * 2).min(self.options.max_poll_interval);
@@ -150,7 +150,7 @@ impl Reader {
     fn wake_changed(&mut self) -> Result<(), StoreError> {
         let now_ms = self.options.clock.now().as_millisecond();
         let keys = self.waiters.keys();
-        // One transaction: finding and locking the file takes longer than reading a version.
+        // Use one transaction, because finding and locking the file takes longer than reading a version.
         let _ = self.with_file((), sql::begin);
         let found = self.with_file(HashMap::new(), |connection| current(connection, &keys, now_ms));
         self.file.end_transaction();

@@ -1,4 +1,4 @@
-//! Removes a database file that was needed only for a while.
+//! Removes a database file that was needed only temporarily.
 
 use std::path::Path;
 use std::{fs, io};

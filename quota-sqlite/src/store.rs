@@ -83,15 +83,15 @@ impl SqliteStore {
     /// Removes the file, with its log, if its document `key` has this version. Other stores that have it open use the file that is at
     /// the path from then on.
     ///
-    /// A version is never reused, so a file that has replaced that of the version stays, also if this process was suspended for long.
-    /// Writes of other documents since the version are removed with the file.
+    /// A version is never reused. So a newer file at the same path is kept, even if this process was suspended for a
+    /// long time. Later writes of other documents are removed with the file.
     ///
     /// This waits for up to half a second for processes that open the file. If the future is dropped, the file may or may not be removed.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the document has another version, if other processes open the file all the time, or if the system refuses. A
-    /// missing file is not an error.
+    /// [`StoreError`] if the document has another version, if other processes constantly open the file, or if the
+    /// system rejects the removal. A missing file is not an error.
     pub async fn remove_file(&self, key: &StoreKey, version: Version) -> Result<(), StoreError> {
         let (reply, response) = oneshot::channel();
         let request = WriterRequest::Remove(key.clone(), version, reply);

@@ -1,7 +1,8 @@
 //! A shared cache for LLM usage, and the single gateway to the usage endpoints of providers.
 //!
-//! Applications add this crate. It re-exports [`quota_core`]: the names that most programs need at the root, the others in the
-//! modules [`model`], [`record`], [`store`], [`provider`], [`policy`] and [`manager`]. Features add providers, stores and routing:
+//! Applications depend on this crate. It re-exports [`quota_core`]: the names that most programs need at the root, and
+//! the others in the modules [`model`], [`record`], [`store`], [`provider`], [`policy`] and [`manager`]. Features add
+//! providers, stores and routing:
 //!
 //! | feature | adds |
 //! |---|---|
@@ -10,7 +11,7 @@
 //! | `providers` | [`http`]: the fetchers of all providers, and the list of them |
 //! | `tower`, `reqwest-middleware` | `http::observe`: a layer and a middleware that observe ordinary responses |
 //! | `accounts` | [`accounts`]: chooses the account for each request, with the reasons |
-//! | `credentials` | [`credentials`]: finds existing logins, and stores logins of this program |
+//! | `credentials` | [`credentials`]: finds existing logins, and stores logins that the program owns |
 //! | `keyring` | `credentials::Keyring`: reads tokens from the keyring of the operating system |
 //! | `local` | [`local`]: the usage that Claude Code and Codex stored on this machine |
 //! | `redis` | [`redis`]: a store on Redis or Valkey, for many hosts |

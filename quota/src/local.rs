@@ -9,21 +9,22 @@ use quota_core::{AccountId, Snapshot, UsageReport};
 use quota_credentials::{ClaudeCode, LoginFile, SessionFiles};
 use quota_http::{anthropic, codex};
 
-/// How far two reports of one reset may differ.
+/// How much two reports of the same reset may differ.
 const RESET_TOLERANCE: Duration = Duration::from_secs(300);
 
 /// A program on this machine that stores the usage of its login.
 ///
-/// Reading it costs no call to the provider. A reading has the time at which the program got it, so by the rules of the record it
-/// never replaces a newer one.
+/// Reading it costs no call to the provider. A reading has the time at which the program received it, so it never
+/// replaces a newer one.
 ///
 /// A reading is used only if it certainly belongs to the current login:
 ///
-/// - **Claude Code** stores the id of the account. The reading must have been fetched after the login file was last written, because the
-///   id does not tell two organizations of one account apart.
-/// - **Codex** does not name the login in a session file. The session must have begun after the login file was last written. A Codex that
-///   was running then may still use the former login, so its readings must also agree with a reading of the provider: the reset
-///   of the longest window that both have must be the same. Without such a reading nothing is used.
+/// - **Claude Code** stores the id of the account. The reading must have been fetched after the login file was last
+///   written, because the id does not distinguish two organizations of one account.
+/// - **Codex** does not name the login in a session file. The session must have begun after the login file was last
+///   written. A Codex process that was already running may still use the previous login. So its readings must also
+///   agree with a reading from the provider: the longest window that both have must reset at the same time. Without
+///   such a reading, none is used.
 ///
 /// If the login of Claude Code is in a keychain, the second rule of Codex applies instead of the first one.
 ///
@@ -65,7 +66,7 @@ impl LocalUsage {
         Self(Kind::Codex(SessionFiles::of(login)))
     }
 
-    /// Reads the readings with a window that is newer than in `known`, the stored readings of the account.
+    /// Returns the readings with a window that is newer than in `known`, the stored readings of the account.
     ///
     /// `now` is the time of the store, to which the readings are converted. A reading from the future is not used. Dropping the
     /// future is safe.
@@ -80,11 +81,11 @@ impl LocalUsage {
     }
 }
 
-/// One reading, and what is known about its login.
+/// One reading, and whether its login is certain.
 #[derive(Debug)]
 struct Reading {
     report: UsageReport,
-    /// Whether only a reading of the provider can show that it belongs to the login.
+    /// Whether only a reading from the provider can prove that it belongs to the login.
     needs_match: bool,
 }
 
@@ -136,7 +137,7 @@ fn has_same_reset(known: &Snapshot, report: &UsageReport, now: Timestamp) -> boo
         .is_some_and(|(_, known, reported)| known.duration_since(reported).unsigned_abs() <= RESET_TOLERANCE)
 }
 
-/// Converts the time of a reading from this machine's clock to the store's. Small differences are noise of the measurement.
+/// Converts the time of a reading from this machine's clock to the store's. Small differences are measurement noise.
 fn at_store_time(mut report: UsageReport, local_now: Timestamp, store_now: Timestamp) -> UsageReport {
     const NOISE: Duration = Duration::from_secs(2);
     let difference = store_now.duration_since(local_now);

@@ -53,7 +53,7 @@ struct Backend {
 
 type Open = fn(&Url) -> Result<Arc<dyn QuotaStore>, OpenError>;
 
-/// All stores besides memory, compiled in or not.
+/// All stores other than memory, compiled in or not.
 const BACKENDS: [Backend; 3] = [
     Backend {
         schemes: &["sqlite"],

@@ -1,4 +1,4 @@
-//! The files for the time of an outage: one per store, in the first folder that works.
+//! The files that replace a store during an outage: one per store, in the first usable folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use url::Url;
 /// The files that hold the documents of the store with this URL during an outage, for
 /// [`QuotaManagerBuilder::outage_store`](quota_core::manager::QuotaManagerBuilder::outage_store).
 ///
-/// They are the files of the program `quota`, so that its commands and this program share them. Their name contains a hash of
-/// the URL without its password. Their folders, in this order:
+/// The program `quota` uses the same files, so its commands and this program share them. The name of a file contains a
+/// hash of the URL without its password. The folders are, in this order:
 ///
 /// 1. `$XDG_STATE_HOME/quota`, otherwise `~/.local/state/quota`;
 /// 2. `$XDG_RUNTIME_DIR/quota`;
@@ -37,7 +37,7 @@ use url::Url;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The result is empty for `memory:` and for text that is no URL.
+/// The result is empty for `memory:` and for text that is not a URL.
 #[must_use]
 pub fn outage_files(url: &str) -> Vec<Arc<dyn OutageLevel>> {
     let Some(name) = file_name(url) else { return Vec::new() };
@@ -53,7 +53,7 @@ pub fn outage_files(url: &str) -> Vec<Arc<dyn OutageLevel>> {
     folders.into_iter().flatten().map(level).collect()
 }
 
-/// The query keys that hold only a timeout. A store is the same whatever its timeouts.
+/// The query keys that set only a timeout. They do not identify a store.
 const TIMEOUTS: [&str; 3] = ["busy_ms", "connect_ms", "response_ms"];
 
 /// The name of the file: `outage-0123456789abcdef.db`.
@@ -260,7 +260,8 @@ mod tests {
         assert!(!level.exists() && std::fs::read_dir(temp.path().join("state")).unwrap().next().is_none());
     }
 
-    /// Another task of the suspended process has written into the later file, so its connection is that of the later file.
+    /// Another task of the suspended process has written to the newer file, so its connection belongs to the newer
+    /// file.
     #[tokio::test]
     async fn the_file_of_a_later_outage_is_not_removed() {
         let temp = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
-//! The checker: the rules of quota as an observer states them, by the provider's ledger, by what the store delivered, and by what
-//! callers received. It shares no code with the rules: it reads the stored JSON.
+//! The checker: quota's rules as an observer can check them, from the provider's ledger, the documents that the store
+//! delivered, and the readings that callers received. It shares no code with the rules, because it reads the stored
+//! JSON.
 
 mod calls;
 mod documents;
@@ -29,7 +30,7 @@ pub(crate) struct Reading {
     pub(crate) is_fresh: bool,
 }
 
-/// All that one simulation has done so far, and the violations.
+/// The history of one simulation so far, and its violations.
 #[derive(Debug)]
 pub(crate) struct Checker {
     trace: Trace,
@@ -54,9 +55,9 @@ pub(crate) struct Checker {
     cleared: BTreeMap<StoreKey, (Timestamp, u64)>,
     /// The first waits that quota chose, by the record and the fence of the call.
     waits: BTreeMap<(StoreKey, u64), i64>,
-    /// Whose requests the provider has rejected, by the manager of the router.
+    /// The accounts and logins whose requests the provider has rejected, by the manager of the router.
     rejected: BTreeMap<(usize, Subject), Rejected>,
-    /// The readings that the store has had, and since when, of a login or of an account.
+    /// The readings of each login or account that the store has contained, and since when.
     stored: BTreeMap<Subject, Vec<(Timestamp, u32)>>,
     /// The first and the last time at which each manager has shown each account without a long pause in between.
     used: BTreeMap<(usize, usize), (Timestamp, Timestamp)>,
@@ -104,19 +105,19 @@ impl Checker {
 
     fn violated(&mut self, now: Timestamp, rule: &'static str, detail: String) {
         self.note(now, (rule, &detail), || format!("VIOLATION {rule}: {detail}"));
-        // One violation of a rule leads to many.
+        // Keep only the first violation of each rule, because one leads to many.
         if !self.violations.iter().any(|violation| violation.rule == rule) {
             self.violations.push(Violation { rule, detail });
         }
     }
 
-    /// An account has another login now.
+    /// The login of an account has changed.
     pub(crate) fn login_changed(&mut self, now: Timestamp, account: usize, login: usize) {
         self.note(now, ("login", account, login), || format!("account {account} has login {login}"));
         self.logins.entry(account).or_default().push((now, login));
     }
 
-    /// A process was killed: its calls cannot end any more.
+    /// A process was killed, so its calls can no longer end.
     pub(crate) fn killed(&mut self, now: Timestamp, process: usize) {
         self.note(now, ("killed", process), || format!("p{process} was killed"));
         self.ledger.killed(process, now);
@@ -145,7 +146,7 @@ impl Checker {
         self.violated(now, "processes-agree", detail);
     }
 
-    /// From now on, refreshes are forced.
+    /// Refreshes are forced from here on.
     pub(crate) fn forces_refreshes(&mut self) {
         self.expects.needs_no_second_call = false;
     }
@@ -179,7 +180,7 @@ impl Checker {
     }
 }
 
-/// More events than in any simulation without a busy loop.
+/// The maximum number of events, more than any simulation without a busy loop has.
 const MAX_EVENTS: usize = 1_000_000;
 
 fn as_ms(duration: Duration) -> i64 {

@@ -1,4 +1,5 @@
-//! What the processes of one simulation share: the store, the provider, the machines, and the numbers of their managers.
+//! The state that the processes of one simulation share: the store, the provider, the machines, and the numbers of
+//! managers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +9,7 @@ use crate::provider::Provider;
 use crate::store::Server;
 use crate::world::World;
 
-/// What surrounds a process.
+/// The environment of a process.
 #[derive(Debug)]
 pub(crate) struct Environment {
     pub(crate) world: Arc<World>,

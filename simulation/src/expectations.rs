@@ -1,4 +1,4 @@
-//! What the checker may expect of a plan. Where the protocol promises less, a rule is relaxed here.
+//! What the checker may expect of a plan. If the protocol guarantees less, a rule is relaxed here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) struct Expectations {
     pub(crate) longest_wait: Duration,
     /// Whether all callers accept readings of the usual age, and logins and clocks stay as they are.
     pub(crate) needs_no_second_call: bool,
-    /// Whether each process learns at once that a call of another one was rate limited.
+    /// Whether each process learns immediately that a call of another process was rate limited.
     pub(crate) shares_limits: bool,
     /// Whether a rejection of an ordinary request excludes its account until its end.
     pub(crate) remembers_rejections: bool,
@@ -82,7 +82,7 @@ impl Expectations {
             processes: plan.processes.len(),
             clock_error,
             longest_wait: match is_quiet {
-                // One call per account, one after the other, a second apart.
+                // One call per account, a second apart.
                 true => (slowest + Duration::from_secs(1)) * 4 + Duration::from_secs(2),
                 false => Duration::MAX,
             },
@@ -104,7 +104,7 @@ impl Expectations {
         }
     }
 
-    /// What the limits of a call or a request belong to.
+    /// The owner of the limits on a call or a request.
     pub(crate) fn subject(&self, account: usize, login: usize) -> Subject {
         if self.states_login { Subject::Login(login) } else { Subject::Account(account) }
     }
@@ -115,7 +115,7 @@ impl Expectations {
     }
 }
 
-/// What limits belong to: a login, or an account whose credential states none.
+/// The owner of limits: a login, or an account whose credential states none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     Login(usize),

@@ -1,9 +1,10 @@
-//! What the checker reads in stored documents. It reads the JSON, and shares no code with the stored form of quota.
+//! The facts that the checker reads from stored documents. It reads the JSON, and shares no code with quota's stored
+//! form.
 
 use quota_core::store::Version;
 use serde_json::Value;
 
-/// What a document states.
+/// The facts in a document.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Facts {
     pub(crate) is_record: bool,

@@ -17,7 +17,7 @@ use crate::process::{Process, reading};
 use crate::trace::Report;
 use crate::world::World;
 
-/// The processes and what they share.
+/// The processes and their shared state.
 #[derive(Debug)]
 struct Fleet {
     environment: Arc<Environment>,
@@ -198,7 +198,7 @@ impl Fleet {
         let accounts =
             || processes.iter().flat_map(|process| self.accounts().map(|id| process.quota.account(&id)));
         let watched: Vec<_> = accounts().map(|account| account.watch()).collect();
-        // Reads let them notice what no follower does, such as a login that could not be read.
+        // Reads detect what followers cannot, such as a login that could not be read.
         for _ in 0..SETTLE_READS {
             self.world().clock.sleep(SETTLE_TIME / SETTLE_READS).await;
             accounts().for_each(|account| drop(account.peek()));
@@ -207,7 +207,7 @@ impl Fleet {
         self.compare(&processes);
         drop(watched);
         self.list_routes(&processes).await;
-        // The first pass writes what a process has, the second reads what all have.
+        // In the first pass, each process writes its changes. In the second, it reads those of all.
         for _ in 0..2 {
             for account in accounts() {
                 let _ = account.sync().await;

@@ -1,4 +1,4 @@
-//! The provider's ledger: all calls, and what the checker objects to at the start of a new one.
+//! The provider's ledger: all calls, and the rules that the start of a new call may violate.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -159,7 +159,7 @@ impl Ledger {
         (count > expects.per_hour * copies).then(|| ("budget", detail()))
     }
 
-    /// A manager that has just received readings does not call again, whatever the store has lost.
+    /// A manager that has just received readings does not call again, even if the store has lost them.
     fn needless(&self, new: &Call, expects: &Expectations) -> Option<Objection> {
         if !expects.needs_no_second_call {
             return None;

@@ -1,4 +1,4 @@
-//! Whole fleets of quota in one process, on one thread, with paused time. One seed decides everything.
+//! Simulates whole fleets in one process, on one thread, with paused time. One seed determines everything.
 //!
 //! A [`Plan`] states the processes, their callers, the provider and the faults. [`Plan::from_seed`] draws one. [`run`] executes it
 //! with real managers on a simulated store and a simulated provider. A checker looks at the provider's ledger, at what the store

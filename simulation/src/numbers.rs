@@ -1,4 +1,4 @@
-//! What the provider reports about a login at one time, as a report and as the header of an ordinary response.
+//! The usage that the provider reports for a login at one time, as a report and as the header of an ordinary response.
 
 use std::time::Duration;
 

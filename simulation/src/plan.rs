@@ -1,4 +1,5 @@
-//! What one simulation does: processes, callers, faults. All of it is data, so that a failing plan can be printed and shrunk.
+//! The plan of one simulation: processes, callers and faults. It is plain data, so that a failing plan can be printed
+//! and shrunk.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ pub struct Plan {
     pub has_outage_files: bool,
     /// The shared store's network.
     pub network: Network,
-    /// The use of the five-hour window that one request adds, in hundredths of a percent.
+    /// The usage of the five-hour window that one request adds, in hundredths of a percent.
     pub request_bp: u32,
     /// How long ago the five-hour window of each login began at the start.
     pub window_age: Duration,
@@ -259,7 +260,7 @@ impl Plan {
         plan
     }
 
-    /// Adds processes that stand still for longer than a lease, while others call.
+    /// Adds processes that are suspended for longer than a lease while others call.
     fn add_stops(&mut self, rng: &mut Rng) {
         self.provider_ms = (2_000, 9_000);
         self.add_refreshes(rng);
@@ -276,7 +277,7 @@ impl Plan {
         }
     }
 
-    /// Adds short times of 429, while several accounts wait for their calls.
+    /// Adds short periods of 429s while several accounts wait for their calls.
     fn add_rate_limits(&mut self, rng: &mut Rng) {
         self.add_refreshes(rng);
         for _ in 0..5 {

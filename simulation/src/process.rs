@@ -57,14 +57,14 @@ impl Process {
         Self { link, quota, site, router, callers }
     }
 
-    /// Ends all callers. The manager and its followers go on.
+    /// Ends all callers. The manager and its followers continue.
     pub(crate) fn stop_callers(&mut self) {
         for caller in self.callers.drain(..) {
             caller.abort();
         }
     }
 
-    /// Ends the process without any cleanup that others could notice.
+    /// Ends the process without any cleanup that others could detect.
     pub(crate) fn kill(&mut self) {
         self.link.kill();
         self.router = None;
@@ -180,7 +180,7 @@ impl User {
                 None
             }
         };
-        // A pause delays the caller after it has received its answer.
+        // A pause may delay the caller after it has received its result.
         if let Some(reading) = usage.as_ref().and_then(reading)
             && self.link.pauses() == pauses
         {
@@ -237,7 +237,7 @@ const REQUEST_TIME: Duration = Duration::from_millis(100);
 /// The deadline of a command.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest time that a caller may wait for its answer.
+/// The longest time that a caller may wait for its result.
 fn longest_wait(kind: CallerKind) -> Duration {
     match kind {
         CallerKind::Command => COMMAND_DEADLINE + Duration::from_secs(5),

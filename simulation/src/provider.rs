@@ -102,7 +102,7 @@ impl Provider {
         (self.login_of(account) + login_offset) % self.world.plan.logins
     }
 
-    /// What the provider reports for a login now, in response to a call or not, with the next serial number.
+    /// The usage that the provider reports for a login now, with the next serial number.
     fn numbers(&self, login: usize, call: Option<usize>) -> Numbers {
         let Plan { request_bp, window_age, states_owner, .. } = self.world.plan;
         let period = (self.world.elapsed() + window_age).as_secs() / FIVE_HOURS.as_secs();

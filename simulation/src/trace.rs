@@ -32,13 +32,13 @@ pub struct Report {
     pub calls: usize,
     /// The number of those until the callers and the faults ended.
     pub planned_calls: usize,
-    /// What the callers have seen.
+    /// The readings that the callers received.
     pub reads: Reads,
     /// The trace, if the caller requested it.
     pub lines: Vec<String>,
 }
 
-/// What the callers of a simulation have seen.
+/// Statistics of the readings that the callers of a simulation received.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reads {
     /// The calls that return readings.

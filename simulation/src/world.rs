@@ -1,4 +1,5 @@
-//! What all parts of one simulation share: the store's clock, the trace, the checker, and the links of the processes.
+//! The state that all parts of one simulation share: the store's clock, the trace, the checker, and the links of the
+//! processes.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -105,7 +106,7 @@ pub(crate) fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 's
 
 /// The connection of one process to the outside: running, paused or dead.
 ///
-/// A process that was killed cannot affect anything any more. Its tasks still exist, but all its messages hang here.
+/// A killed process can no longer affect anything. Its tasks still exist, but all its messages hang here.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) process: usize,

@@ -1,4 +1,4 @@
-//! GitHub Copilot: the response of its endpoint for users. Its quotas are those of a month, whatever the length of a window is.
+//! GitHub Copilot: the response of its user endpoint. Its quotas are monthly, regardless of the length of a window.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Cursor: the response of its endpoint for the current period. The longest window is the billing cycle.
+//! Cursor: the response of its current period endpoint. The longest window is the billing cycle.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! DeepSeek: the response of its balance endpoint. What remains of the extra usage is the balance.
+//! DeepSeek: the response of its balance endpoint. The balance is the remaining extra usage.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! Gemini CLI: the responses of its two endpoints. The buckets of a model are the windows of an account; of them, the emptiest counts.
+//! Gemini CLI: the responses of its two endpoints. The buckets of a model are the windows of an account. The bucket
+//! with the least left counts.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! MiniMax: the response of its endpoint for the remaining quota. It has no per-model windows.
+//! MiniMax: the response of its remaining quota endpoint. It has no per-model windows.
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ fn body(usage: &UsageState, account: &Account, clock: &SimClock) -> Value {
             continue;
         };
         let length = window.full_length();
-        // Its windows have fixed times, even without use.
+        // Its windows have fixed times, even without usage.
         let resets = level.resets.unwrap_or_else(|| clock.now() + length);
         let end = clock.wall(resets).as_millisecond();
         let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);

@@ -1,5 +1,5 @@
-//! OpenRouter: the response of its endpoint for a key with a limit. The key is an ordinary one, so it states that it may not read the
-//! credits. Their endpoint is missing; that of the provider answers 401 or 403.
+//! OpenRouter: the response of its key endpoint, for a key with a limit. It states that the key is an ordinary one,
+//! which may not read the credits. The credits endpoint is not simulated; the real one would respond with 401 or 403.
 
 use serde_json::{Value, json};
 

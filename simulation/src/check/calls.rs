@@ -40,7 +40,7 @@ impl Checker {
         login: usize,
         fingerprint: &str,
     ) {
-        // After a pause, a call starts that was granted before it. And a process without the store clears its own copy.
+        // A call that was granted before a pause may start after it. A process without the store clears its own copy.
         if self.paused.contains(&caller.process)
             || (self.expects.clears_holds && !self.expects.is_store_reliable)
         {

@@ -1,4 +1,4 @@
-//! The rules for documents: what the store applies, loses and delivers.
+//! The rules for the documents that the store applies, loses and delivers.
 
 use jiff::Timestamp;
 use quota_core::store::{Document, StoreKey, Version};
@@ -91,7 +91,7 @@ impl Checker {
         });
     }
 
-    /// A cleared hold does not come back, and waits without a requested end are spread.
+    /// A cleared hold does not reappear, and waits that the provider did not request are spread.
     fn check_hold_write(&mut self, now: Timestamp, key: &StoreKey, is_replacement: bool, new: &Facts) {
         let old = self.written.get(key).filter(|_| is_replacement);
         // A repair after a loss writes an earlier clearing again.
@@ -212,6 +212,6 @@ impl Checker {
     }
 }
 
-/// Of the first waits that quota chose, so many are equal only if they are not spread at random.
+/// If this many of the first waits that quota chose are equal, they are not spread at random.
 const EQUAL_WAITS: usize = 3;
 const FIRST_WAITS: usize = 8;

@@ -1,4 +1,4 @@
-//! The rules for what callers receive: readings and their ages, the login, and how long they wait.
+//! The rules for callers: the readings that they receive, their age and login, and how long callers wait.
 
 use std::time::Duration;
 

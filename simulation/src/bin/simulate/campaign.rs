@@ -25,7 +25,7 @@ pub(crate) struct Campaign {
     pub(crate) stop_at_violation: bool,
 }
 
-/// What the seeds did, together.
+/// The combined results of the seeds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Summary {
     seeds: u64,
@@ -65,7 +65,7 @@ impl Summary {
     }
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Progress {
     /// The first seeds of the shards that are left, last first.
     shards: Vec<u64>,
