@@ -38,7 +38,7 @@ pub(super) struct ConfigFile {
     /// The accounts in order, the main one first.
     #[serde(default)]
     pub(super) accounts: Vec<Spanned<AccountTable>>,
-    /// What to run when something happens.
+    /// The commands and requests that run for events.
     #[serde(default)]
     pub(super) hooks: Vec<Spanned<HookTable>>,
     /// The keys of `policy` as the user wrote them.
@@ -89,9 +89,9 @@ impl<'de> Deserialize<'de> for ProviderTables {
 pub(super) struct ProviderTable {
     /// The id of the provider. Only in `[[providers]]`.
     pub(super) id: Option<Spanned<String>>,
-    /// The name to show.
+    /// The display name.
     pub(super) name: Option<String>,
-    /// The URL of the usage.
+    /// The URL of the usage endpoint.
     pub(super) url: Option<Spanned<String>>,
     /// The method of the request.
     #[serde(default)]
@@ -102,7 +102,7 @@ pub(super) struct ProviderTable {
     pub(super) token_header: Option<Spanned<String>>,
     /// The text before the token. Default: `Bearer ` for `authorization`, otherwise nothing.
     pub(super) token_prefix: Option<Spanned<String>>,
-    /// Whether the token may be sent to another machine without encryption.
+    /// Whether the token may be sent unencrypted to another machine.
     #[serde(default)]
     pub(super) allow_http: bool,
     /// Where the windows are in the response.
@@ -114,7 +114,7 @@ pub(super) struct ProviderTable {
     pub(super) plan: Option<Text>,
     /// The owner of the account.
     pub(super) owner: Option<Path>,
-    /// If there is a value here, the response is an error although its status is 200.
+    /// If there is a value here, the response is an error even if its status is 200.
     pub(super) error: Option<Path>,
     /// The address in place of the provider's own, such as a proxy.
     pub(super) base_url: Option<Spanned<String>>,
@@ -134,18 +134,18 @@ pub(super) struct ProviderTable {
 pub(super) struct OAuthTable {
     /// The id of the client.
     pub(super) client_id: Spanned<String>,
-    /// The page on which the user agrees.
+    /// The page on which the user authorizes the client.
     pub(super) authorize_url: Spanned<String>,
     /// The endpoint that issues tokens.
     pub(super) token_url: Spanned<String>,
-    /// What the tokens permit.
+    /// The permissions that the tokens grant.
     #[serde(default)]
     pub(super) scopes: Vec<String>,
     /// The registered redirect. Default: a loopback address with any port.
     pub(super) redirect_url: Option<Spanned<String>>,
 }
 
-/// An account, and where its login is. Without a login setting, it has the login of the provider's own program.
+/// An account and the location of its login. By default, it has the login of the provider's own program.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -153,9 +153,9 @@ pub(super) struct AccountTable {
     /// The provider and a name, such as `anthropic/main`.
     #[cfg_attr(test, schemars(with = "String"))]
     pub(super) id: Spanned<AccountId>,
-    /// Another directory of Claude Code, such as `~/.claude-work`.
+    /// A `CLAUDE_CONFIG_DIR` of Claude Code, such as `~/.claude-work`.
     pub(super) claude_config_dir: Option<Spanned<PathBuf>>,
-    /// Another directory of the provider's own program, such as `~/.codex-work`.
+    /// Another folder of the provider's own program, such as `~/.codex-work`.
     pub(super) login_dir: Option<Spanned<PathBuf>>,
     /// The environment variable with the token.
     pub(super) token_env: Option<Spanned<String>>,
@@ -165,7 +165,7 @@ pub(super) struct AccountTable {
     pub(super) token_command: Option<Spanned<Vec<String>>>,
     /// The item of the keyring with the token.
     pub(super) keyring: Option<Spanned<KeyringTable>>,
-    /// Whether the login is that of `quota accounts login`.
+    /// Whether `quota accounts login` created the login.
     pub(super) own_login: Option<Spanned<bool>>,
     /// The address in place of the provider's own, such as a proxy.
     pub(super) base_url: Option<Spanned<String>>,
@@ -175,10 +175,10 @@ pub(super) struct AccountTable {
     /// Query parameters of its requests, such as `type = "2"` for a team plan of z.ai. Never a token.
     #[serde(default)]
     pub(super) query: BTreeMap<Spanned<String>, Spanned<String>>,
-    /// The percentage below which other accounts are preferred: for all windows, or for each.
+    /// The percentage below which other accounts are preferred, for all windows or for each.
     #[cfg_attr(test, schemars(with = "Option<super::routing::LimitsSchema>"))]
     pub(super) min_remaining: Option<Spanned<Value>>,
-    /// The percentage below which the account is never used: for all windows, or for each.
+    /// The percentage below which the account is never used, for all windows or for each.
     #[cfg_attr(test, schemars(with = "Option<super::routing::LimitsSchema>"))]
     pub(super) killswitch: Option<Spanned<Value>>,
     /// Whether the account is listed, but neither refreshed nor used.
@@ -213,7 +213,7 @@ pub(super) struct HookTable {
     /// The windows, such as `five_hour`. Default: all.
     #[serde(default)]
     pub(super) windows: Vec<String>,
-    /// Percentages in addition to the usual thresholds.
+    /// Thresholds in percent, in addition to the default ones.
     #[serde(default)]
     #[cfg_attr(test, schemars(inner(range(max = 1000))))]
     pub(super) thresholds: Vec<Spanned<f64>>,

@@ -17,13 +17,13 @@ use super::spanned::Spanned;
 pub(super) struct Routing {
     /// Which of the available accounts serves a request.
     mode: Option<RoutingMode>,
-    /// The percentage below which other accounts are preferred: for all windows, or for each.
+    /// The percentage below which other accounts are preferred, for all windows or for each.
     #[cfg_attr(test, schemars(with = "Option<LimitsSchema>"))]
     min_remaining: Option<Spanned<Value>>,
-    /// The percentage below which an account is never used: for all windows, or for each.
+    /// The percentage below which an account is never used, for all windows or for each.
     #[cfg_attr(test, schemars(with = "Option<LimitsSchema>"))]
     killswitch: Option<Spanned<Value>>,
-    /// What to do with an account if the use of a window is unknown.
+    /// What to do with an account if the usage of a window is unknown.
     when_unknown: Option<UnknownUsage>,
     /// The HTTP status codes after which another account is tried.
     #[cfg_attr(test, schemars(inner(range(min = 400, max = 599))))]
@@ -56,7 +56,7 @@ struct DurationText(
     Duration,
 );
 
-/// The form of limits: a percentage, or one for each window. `every` is for the windows without one.
+/// Limits: one percentage, or one per window. `every` applies to windows without their own.
 #[cfg(test)]
 #[derive(schemars::JsonSchema)]
 #[schemars(untagged, rename = "Limits")]
