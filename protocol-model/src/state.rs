@@ -97,7 +97,7 @@ pub(crate) enum Sync {
     Standalone,
 }
 
-/// What a host is doing.
+/// The current activity of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Idle,

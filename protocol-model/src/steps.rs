@@ -1,5 +1,5 @@
-//! The steps of hosts, each with one access to the store at most. The decisions are those of `quota_core::record`; this file
-//! repeats only what `manager/sync` and `store/update` do around them.
+//! The steps of hosts. Each accesses the store at most once. `quota_core::record` makes the decisions; this file
+//! repeats only the code around them in `manager/sync` and `store/update`.
 
 use crate::pool::Id;
 use crate::rules::{Broken, Decision, Ms, Outcome, Work};
@@ -132,7 +132,7 @@ impl Protocol {
         let now = self.estimate(state, host);
         let mut base = state.hosts[host].base;
         if let Some(Swap { expected, own: own @ Some(_), .. }) = failed {
-            // `store_merged`: what the store returned is not lost.
+            // As in `store_merged`, so that the record that the store returned is not lost.
             let merge = Decision { is_stored: false, ..decision(expected, own, Work::Merge, state.now) };
             base = self.rules.decide(merge).next;
         }
@@ -156,7 +156,7 @@ impl Protocol {
         state.past.has_just_lost = false;
     }
 
-    // What the host does with the result of a change: `manager/refresh`.
+    // The host's reaction to the result of a change: `manager/refresh`.
 
     fn deliver(&self, state: &mut State, host: usize, work: Work, outcome: Outcome, is_exclusive: bool) {
         let account = self.account(host);

@@ -1,4 +1,4 @@
-//! The router: it chooses an account for each request, classifies outcomes, and saves what it learned.
+//! The router: it chooses an account for each request, classifies outcomes, and saves its state.
 
 mod builder;
 mod fallbacks;

@@ -26,8 +26,8 @@ pub(crate) struct AccountsState {
     version: u32,
     #[serde(default)]
     pub(crate) accounts: BTreeMap<AccountId, AccountState>,
-    /// The states of logins that no account holds any more, by the keys of their records. They count again once an account holds
-    /// the login.
+    /// The states of logins that no account holds anymore, by the keys of their records. They count again once an
+    /// account holds the login.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     logins: BTreeMap<String, AccountState>,
     /// Sessions that an older program stored here. A newer one moves them to their shards.

@@ -1,5 +1,5 @@
-//! The output of commands for a simulated day, as files in `docs/captures`: text at several widths, and SVGs with colors.
-//! `scripts/captures` writes the files. As a test, this compares them with the current output.
+//! The output of commands for a simulated day, as files in `docs/captures`: text at several widths, and SVGs with
+//! colors. `scripts/captures` writes the files, and the test compares them with the current output.
 //!
 //! Only the usage is simulated. The real record rules apply to it, in a store with a virtual clock, and the commands print it.
 

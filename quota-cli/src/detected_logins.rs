@@ -151,7 +151,7 @@ fn account(provider: ProviderId, name: &str) -> AccountId {
 
 /// A login that exists.
 struct Location {
-    /// Such as the path of its file.
+    /// The location, such as the path of its file.
     text: String,
     /// Whether it is in a variable, so that no folder has it.
     is_variable: bool,

@@ -1,5 +1,5 @@
-//! Commands in hints. They repeat the `--config` and `--store` of this command. Otherwise they would use another configuration or
-//! store.
+//! The commands that hints suggest. They repeat this command's `--config` and `--store`. Otherwise they would use
+//! another configuration or store.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -37,7 +37,7 @@ fn repeat(given: &GlobalOptions, words: &str, takes_store: bool) -> String {
     }
     if let Some(store) = given.store.as_ref().filter(|_| takes_store) {
         line.push_str(" --store ");
-        // A URL with an @ may hold a password.
+        // A URL with an @ may contain a password.
         let is_secret = store.contains('@') || looks_like_a_token(store);
         line.push_str(&if is_secret { "URL".to_owned() } else { plain_or_quoted(store) });
     }

@@ -1,5 +1,5 @@
-//! The man pages in `docs/man`, generated from the definitions of the arguments. `scripts/captures` writes the files. As a test, this
-//! compares them with the current definitions.
+//! The man pages in `docs/man`, generated from the definitions of the arguments. `scripts/captures` writes the files,
+//! and the test compares them with the current definitions.
 
 use std::collections::BTreeMap;
 use std::path::Path;

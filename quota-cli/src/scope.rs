@@ -115,7 +115,7 @@ impl CommandScope {
     async fn run<T>(self, work: impl AsyncFnOnce(&Self) -> Result<T, CliError>) -> Result<T, CliError> {
         let outcome = self.until_signaled(work(&self)).await;
         match self.close().await {
-            // A signal during the close also prevents what the caller does afterwards.
+            // A signal during the close also prevents the caller's next steps.
             Some(exit) => Err(CliError::new(exit, "")),
             None => outcome,
         }

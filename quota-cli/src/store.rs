@@ -165,7 +165,8 @@ fn store_timeout(url: &str, policy: &Policy) -> Duration {
 }
 
 impl OpenedStore {
-    /// Applies the configuration: the timeout of the store, and what a command does without it. Returns the policy of its manager.
+    /// Applies the configuration: the timeout of the store, and the behavior without it. Returns the policy of the
+    /// command's manager.
     pub(crate) fn policy(&self, config: &Config) -> Policy {
         let mut policy = config.policy.clone();
         policy.store_timeout = store_timeout(self.url.expose(), &policy);

@@ -34,8 +34,8 @@ pub async fn blocking<T: Send + 'static>(
 
 /// Opens a regular file. Symbolic links are followed.
 ///
-/// The path is checked first, because opening a device can have effects. The open file is checked again, because another file may
-/// have replaced it in between. If that is a pipe, opening does not block until a writer connects.
+/// The path is checked first, because opening a device can have side effects. The open file is checked again, because
+/// another file may have replaced it in between. If a pipe has replaced it, opening does not wait for a writer.
 ///
 /// # Errors
 ///
@@ -58,7 +58,7 @@ fn expect_regular(metadata: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file for reading. Opening a pipe does not block until a writer connects.
+/// Opens a file for reading. If the file is a pipe, this does not wait for a writer.
 ///
 /// # Errors
 ///
@@ -185,7 +185,7 @@ mod tests {
         let path = dir.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
 
-        // The pipe stands for a file that replaced the checked one.
+        // The pipe simulates a file that has replaced the checked one.
         let opened = open_nonblocking(&path).unwrap();
 
         let error = expect_regular(&opened.metadata().unwrap()).unwrap_err();

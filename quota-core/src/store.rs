@@ -5,8 +5,8 @@
 //!
 //! A store gives three guarantees:
 //!
-//! 1. **One winner.** If several [`compare_and_swap`](QuotaStore::compare_and_swap)s expect one version, at most one is applied,
-//!    whatever hosts they run on.
+//! 1. **One winner.** If several [`compare_and_swap`](QuotaStore::compare_and_swap)s expect one version, at most one is
+//!    applied, regardless of the hosts.
 //! 2. **Unique versions.** A version names one state of a key and is never reused, even after the document expired. Otherwise a
 //!    process that was suspended could mistake a new document for its old one.
 //! 3. **Honest errors.** If a swap may have been applied although its response was lost, the store returns
@@ -68,9 +68,9 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
 
     /// Waits until the version of the document may differ from `seen`. `None` waits until the document may exist.
     ///
-    /// The future completes at once if the version already differs. It also completes after a lost connection, because the
-    /// store may have missed a change. The [`Notice`] contains what the store knows about the change, and may contain nothing.
-    /// A wake-up may be spurious, late or lost, so callers add a timeout.
+    /// The future completes at once if the version already differs. It also completes after a lost connection, because
+    /// the store may have missed a change. The [`Notice`] contains the information that the store has about the change,
+    /// and may be empty. A wake-up may be spurious, late or lost, so callers add a timeout.
     ///
     /// # Errors
     ///
@@ -377,7 +377,7 @@ pub enum StoreError {
     #[error("the store rejected the operation: {reason}")]
     #[non_exhaustive]
     Rejected {
-        /// What the store rejected.
+        /// The rejected operation.
         reason: Cow<'static, str>,
         /// The underlying error, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,

@@ -67,7 +67,7 @@ pub(crate) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// A timestamp in eight bytes, also as an `Option`. A process with a million accounts stores several per window.
+/// A timestamp in eight bytes, even as an `Option`. A process with a million accounts stores several per window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct UnixMillis(NonZeroI64);
 

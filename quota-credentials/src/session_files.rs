@@ -114,7 +114,7 @@ fn time(time: io::Result<std::time::SystemTime>) -> io::Result<Timestamp> {
     Timestamp::try_from(time?).map_err(io::Error::other)
 }
 
-/// Reads the newest files beside this login that were written after `since`.
+/// Reads the newest files next to this login that were written after `since`.
 fn newest_files(login: &Path, since: Timestamp) -> Vec<SessionFile> {
     let Some(folder) = login.parent() else { return Vec::new() };
     let Ok(owner) = fs::metadata(login).map(|metadata| owner(&metadata)) else { return Vec::new() };

@@ -197,7 +197,7 @@ fn alone(mut first: Parsed, error: FetchError) -> Result<Parsed, FetchError> {
     Ok(first)
 }
 
-/// Joins the reports of two responses. If one could not be parsed, the other one covers only what it reports.
+/// Joins the reports of two responses. If one could not be parsed, the other one covers only its own content.
 fn join(first: Result<Parsed, FetchError>, second: Result<Parsed, FetchError>) -> Result<Parsed, FetchError> {
     match (first, second) {
         (Ok(first), Ok(second)) => Ok(first.join(second)),

@@ -106,9 +106,9 @@ fn check(root: &Object<'_>) -> Result<(), ParseError> {
     let code = root.get("base_resp").map(|base| number(base.get("status_code")));
     match code.and_then(Field::ok).filter(|code| *code != 0.0) {
         None => Ok(()),
-        // Not logged in, and an invalid key.
+        // The codes for "not logged in" and "invalid key".
         Some(1004.0 | 2049.0) => Err(ParseError::Unauthorized),
-        // Too many requests, or too many tokens in a minute.
+        // The codes for too many requests, and too many tokens in a minute.
         Some(1002.0 | 1039.0) => Err(ParseError::RateLimited),
         Some(_) => Err(ParseError::ErrorResponse { kind: None }),
     }

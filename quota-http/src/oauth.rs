@@ -179,7 +179,7 @@ impl fmt::Debug for OAuthRefresher {
 /// Maps an error response to a [`TokenError`].
 fn error_from_response(config: &ProviderConfig, status: u16, body: &[u8]) -> TokenError {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    // These statuses are transient, whatever error code they carry.
+    // These statuses are transient, regardless of their error code.
     let code = (config.error)(&body).filter(|_| status != 429 && status < 500);
     match code {
         Some("invalid_grant") => TokenError::invalid_grant("its refresh token is no longer accepted"),
@@ -283,7 +283,7 @@ impl OAuthRefresherBuilder {
         self
     }
 
-    /// Sends requests to exactly this URL, whatever the base URL is.
+    /// Sends requests to exactly this URL, regardless of the base URL.
     pub fn token_url(mut self, url: Url) -> Self {
         self.token_url = Some(url);
         self

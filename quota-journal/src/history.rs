@@ -1,5 +1,5 @@
-//! The usage of each window over time, in samples: enough for its pace, and few enough to store beside a record. `pace` computes
-//! the pace.
+//! The usage of each window over time, as samples: enough to compute its pace, and few enough to store in one document.
+//! `pace` computes the pace.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

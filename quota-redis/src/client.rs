@@ -63,7 +63,7 @@ impl Client {
         }
         let settings = self.settings();
         let limit = settings.connect_timeout + settings.response_timeout;
-        // Boxed, like every rare path, so that the future of each call stays small.
+        // Boxed like every rare path, so that the future of each call stays small.
         let retries = Box::pin(self.execute_with_retries(failed, key, command, sent));
         settings.clock.bounded(limit, retries).await.unwrap_or(Err(Error::Timeout))
     }

@@ -242,7 +242,7 @@ mod tests {
         RedisError::from(error).into()
     }
 
-    /// What the store does after an error reply.
+    /// The store's reaction to an error reply.
     #[derive(Debug, PartialEq)]
     enum Effect {
         /// The store is unavailable for a while.

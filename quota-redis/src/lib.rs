@@ -85,8 +85,8 @@
 //! [`StoreError::Rejected`](quota_core::store::StoreError::Rejected). So does a server that lacks memory, disk space or replicas. If a
 //! cluster node is configured as a single server, the store rejects it and names the URL of the cluster.
 //!
-//! A failover may lose the last writes, because replication is asynchronous. That can lose a lease, which costs at most one
-//! extra call to the provider. Readings never become older, because managers write back what the store has lost.
+//! A failover may lose the last writes, because replication is asynchronous. That can lose a lease, which costs at most
+//! one extra call to the provider. Readings never become older, because managers restore lost writes.
 
 mod address;
 mod client;

@@ -324,14 +324,14 @@ pub enum RedisOpenError {
     #[error("{reason}")]
     #[non_exhaustive]
     Setting {
-        /// The setting, and what it should be.
+        /// The setting, and the expected value.
         reason: Cow<'static, str>,
     },
     /// A certificate or key cannot be used.
     #[error("{reason}")]
     #[non_exhaustive]
     Tls {
-        /// The certificate or key, and what is wrong.
+        /// The certificate or key, and its problem.
         reason: Cow<'static, str>,
         /// The underlying error.
         source: Arc<dyn Error + Send + Sync>,

@@ -18,7 +18,7 @@
 //! | own notice, then the reply (before Redis 7.2) | the notice makes the version the latest; a waiter that has it keeps waiting |
 //! | the reply, then the own notice (since 7.2) | in between the version is pending; a waiter that has it keeps waiting |
 //! | another writer's notice, then the own notice | the first does not wake a waiter that has the own version, which is still pending |
-//! | own notice, then another writer's | the second wakes, because no version is pending any more |
+//! | own notice, then another writer's | the second wakes, because no version is pending anymore |
 //! | the write failed, lost the swap, or its caller was cancelled | the version is no longer pending; its notice wakes waiters like any other |
 //! | the server may not publish | the reply reports this; no version is pending, and rule 1 takes the version from the reply |
 //! | a subscription starts | earlier notices are unknown; the task queries the version, and until then no waiter is woken |

@@ -137,7 +137,7 @@ pub(crate) struct Failure {
     pub(crate) message: String,
 }
 
-/// What is known about the next call.
+/// When the next call is possible, as far as is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NextCall<'a> {
     pub(crate) hold: Option<&'a Hold>,

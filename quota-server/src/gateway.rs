@@ -143,7 +143,8 @@ impl Gateway {
         self.0.current.store(next);
     }
 
-    /// Replaces the router that chooses accounts. The new one takes over what the previous one has learned since it was loaded.
+    /// Replaces the router that chooses accounts. The new one takes over the state that the previous one has gained
+    /// since the new one was loaded.
     pub fn replace_router(&self, router: Option<FallbackAccountManager>) {
         let previous = self.0.router.swap(router.map(Arc::new));
         if let Some(previous) = previous {
@@ -151,7 +152,7 @@ impl Gateway {
         }
     }
 
-    /// Passes on what a router has learned, if a reload has replaced it since its caller got it.
+    /// Passes on a router's state, if a reload has replaced the router in the meantime.
     pub(crate) fn take_over(&self, router: &Arc<FallbackAccountManager>) {
         if let Some(current) = self.router()
             && !Arc::ptr_eq(&current, router)

@@ -113,13 +113,13 @@ impl Server {
         while let Some(ended) = listening.join_next().await {
             all_ended &= ended.unwrap_or(false);
         }
-        // What clients have sent before they left.
+        // Wait for requests that clients sent before they disconnected.
         let left = limit.saturating_sub(clock.instant().saturating_since(begun));
         all_ended & clock.bounded(left, self.gateway.work().ended()).await.is_some()
     }
 }
 
-/// What the connections share.
+/// The state that the connections share.
 #[derive(Debug)]
 struct Service {
     app: Router,

@@ -156,7 +156,7 @@ impl WrapProxy {
     }
 }
 
-/// What the connections share.
+/// The state that the connections share.
 #[derive(Debug)]
 struct Shared {
     gateway: Gateway,
@@ -167,7 +167,7 @@ struct Shared {
     clock: Clock,
 }
 
-/// What follows an accepted `CONNECT` request.
+/// The continuation of an accepted `CONNECT` request.
 enum Tunnel {
     /// The proxy answers in place of the host.
     Open(OnUpgrade, Target),

@@ -167,8 +167,8 @@ fn is_free(path: &Path) -> bool {
 /// Renames the file first. Otherwise a process killed between the renames would leave the file without its log. The next process would
 /// then open the file with a new log, while other processes still write their old log into it.
 ///
-/// A process killed after the first rename leaves a log, an index, or both. No store creates a file beside them; see
-/// [`set_side_files_aside`].
+/// A process killed after the first rename leaves a log, an index, or both. No store creates a file in the presence of
+/// these; see [`set_side_files_aside`].
 fn move_to(path: &Path, copy: &Path) -> io::Result<()> {
     fs::rename(path, copy)?;
     move_side_files(path, copy).map(drop).inspect_err(|_| {

@@ -102,7 +102,7 @@ pub(crate) fn orphaned_wal(path: &Path) -> StoreError {
     ))
 }
 
-/// The path of a file that SQLite creates beside the database.
+/// The path of a file that SQLite creates next to the database.
 pub(crate) fn sibling(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);

@@ -244,7 +244,8 @@ fn stat_file(path: &Path) -> Result<Option<DbFile>, StoreError> {
 }
 
 impl DbFile {
-    /// Checks the permissions. Returns the path with links resolved: SQLite creates the log there, not beside a link.
+    /// Checks the permissions. Returns the path with links resolved, because SQLite creates the log next to the target,
+    /// not next to a link.
     fn check(&self, path: &Path) -> Result<PathBuf, StoreError> {
         if !self.metadata.is_file() {
             return Err(StoreError::rejected(format!(
@@ -264,7 +265,8 @@ impl DbFile {
 fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
     let _creating = CREATE_LOCK.lock();
     let path = &options.path;
-    // Hold the lock until the log is open too. Otherwise the log could be created beside the file that replaces this one.
+    // Hold the lock until the log is open too. Otherwise the log could be created next to the file that replaces this
+    // one.
     let _lock = FolderLock::shared(file).ok_or_else(folder::being_replaced)?;
     locks::check(file)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -137,7 +137,7 @@ pub enum SqliteOpenError {
     #[error("{reason}")]
     #[non_exhaustive]
     Setting {
-        /// The setting, and what it should be.
+        /// The setting, and the expected value.
         reason: Cow<'static, str>,
     },
 }

@@ -22,7 +22,7 @@ use crate::names::START;
 use crate::plan::Plan;
 use crate::trace::{Reads, Report, Trace, Violation};
 
-/// What a caller received.
+/// The readings that a caller received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) login: usize,

@@ -47,7 +47,7 @@ impl Numbers {
         .owner_id(self.states_owner.then(|| OwnerId::new(&plan_of(self.login))))
     }
 
-    /// What the headers of an ordinary response report.
+    /// The report in the headers of an ordinary response.
     pub(crate) fn headers(self) -> UsageReport {
         let polled = self.polled();
         let mut headers = UsageReport::from_headers(polled.windows);

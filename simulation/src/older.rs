@@ -15,7 +15,7 @@ pub(crate) fn read(found: Document) -> Document {
     Document::new(found.version, encode(fields))
 }
 
-/// What an older program writes: `body`, with the new fields of the document that it replaces.
+/// The document that an older program writes: `body`, with the new fields of the document that it replaces.
 pub(crate) fn write(body: &Bytes, replaced: Option<&[u8]>) -> Bytes {
     let Some(mut fields) = fields_of(body) else { return body.clone() };
     let mut known = replaced.and_then(fields_of).unwrap_or_default();

@@ -95,7 +95,7 @@ pub struct Caller {
     pub every: Duration,
 }
 
-/// What a caller calls.
+/// The method that a caller calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallerKind {
     /// `Account::get`.

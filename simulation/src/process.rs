@@ -104,7 +104,7 @@ fn open(
     (builder.build().expect("the default policy is valid"), site)
 }
 
-/// What a caller received, if it has readings.
+/// The readings that a caller received, if any.
 pub(crate) fn reading(usage: &AccountUsage) -> Option<Reading> {
     let snapshot = usage.snapshot();
     let login = snapshot.plan().and_then(login_in)?;

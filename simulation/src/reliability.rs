@@ -16,7 +16,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// The fault in words.
     pub fault: &'static str,
-    /// What it means for a reader.
+    /// The effect on a reader.
     pub effect: &'static str,
     /// The file with more tests of it, from the root of the repository.
     pub tests: &'static str,
@@ -297,7 +297,7 @@ pub fn page() -> String {
     page
 }
 
-/// What the callers received, rounded, so that only a change of behavior changes the page.
+/// The readings that the callers received, rounded, so that only a change of behavior changes the page.
 fn sentence(reads: &Reads) -> String {
     let Reads { count, with_readings, stale, oldest, longest_wait } = *reads;
     let percent = |part: usize| part * 100 / count.max(1);

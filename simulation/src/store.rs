@@ -29,7 +29,7 @@ pub(crate) struct Server {
 #[derive(Debug, Default)]
 struct State {
     documents: BTreeMap<StoreKey, Stored>,
-    /// What each write replaced, newest last.
+    /// The document that each write replaced, newest last.
     history: Vec<Replaced>,
     last_version: u64,
     down_for_all: usize,
@@ -207,7 +207,7 @@ pub(crate) struct Client {
     written: Mutex<BTreeMap<StoreKey, (Bytes, Bytes)>>,
 }
 
-/// What the network does with one request.
+/// The effect of the network on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Delivered,
@@ -283,7 +283,7 @@ impl Client {
         Ok(response)
     }
 
-    /// What the version of the process understands of a document. It recognizes what it has written itself.
+    /// The part of a document that the process's version understands. It recognizes its own writes.
     fn understood(&self, key: &StoreKey, document: Document) -> Document {
         if !self.link.is_older {
             return document;

@@ -51,7 +51,7 @@ enum ReservationWrite {
 const MAX_MISSED: u8 = 3;
 
 impl LocalReservations {
-    /// Adds a reservation locally if it fits beside the cached ones. The next sync checks it against the store.
+    /// Adds a reservation locally if it fits in addition to the cached ones. The next sync checks it against the store.
     pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
         self.own.retain(|own| own.reservation.is_live(now));
         let fits = self.cached.reserve(wanted, left, now);

@@ -139,7 +139,7 @@ pub enum LimitCheck {
     },
     /// Nothing remains, regardless of the limit.
     Exhausted,
-    /// What remains is unknown: the window has reset since the reading, or the reading is stale and has no reset.
+    /// The remaining part is unknown: the window has reset since the reading, or the reading is stale and has no reset.
     Unknown,
 }
 

@@ -24,7 +24,7 @@ use crate::term::{self, Screen};
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Check {
     area: Area,
-    /// What was checked, such as a path or an account.
+    /// The checked object, such as a path or an account.
     subject: String,
     level: Level,
     /// The result, printed after the subject.

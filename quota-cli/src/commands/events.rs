@@ -121,7 +121,7 @@ impl Follower<'_> {
     }
 }
 
-/// The error after a panic in the store. The command then ends, because it would print no more events of that account.
+/// The error after a panic in the store. The command then ends, because it could print no more events of that account.
 fn panicked(error: &JoinError) -> CliError {
     CliError::new(Exit::Software, format!("could not wait for new events: {error}"))
 }

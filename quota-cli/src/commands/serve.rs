@@ -161,7 +161,7 @@ async fn flush(router: Option<FallbackAccountManager>) {
     }
 }
 
-/// What one configuration has opened.
+/// The resources that one configuration has opened.
 struct Opened {
     manager: QuotaManager,
     router: Option<FallbackAccountManager>,
@@ -202,7 +202,7 @@ struct Reload<'a> {
     responses: LastResponses,
     configs: watch::Sender<Arc<Config>>,
     opened: Opened,
-    /// What a reload in progress has opened.
+    /// The resources that a reload in progress has opened.
     next: Option<Opened>,
     /// Close what reloads have replaced.
     closing: JoinSet<()>,
@@ -225,13 +225,13 @@ impl Reload<'_> {
         }
     }
 
-    /// Reloads the configuration and the tokens. If either cannot be used, both stay as they are. Returns whether it has an account.
-    /// If the future is dropped, [`end`](Self::end) closes what it has opened.
+    /// Reloads the configuration and the tokens. If either cannot be used, both stay as they are. Returns whether it
+    /// has an account. If the future is dropped, [`end`](Self::end) closes the opened resources.
     async fn replace(&mut self) -> Result<bool, CliError> {
         let tokens = access::tokens(self.options, self.token_file.as_ref())?;
         let Some(config) = load(self.options, self.global).await? else { return Ok(false) };
         let next = self.next.insert(Opened::new(&config, self.store, &self.responses)?);
-        // First, because a removed token must not be accepted while the accounts are read.
+        // Replace the tokens first, because a removed token must not be accepted while the accounts are read.
         self.gateway.replace_tokens(tokens);
         self.gateway.replace_accounts(&next.manager, accounts(&config)).await;
         // The next router reads what this one has learned, and takes over what it learns until it is replaced.

@@ -40,7 +40,7 @@ struct OldAccount {
     login: Option<(LoginSource, Option<Url>)>,
 }
 
-/// The accounts file of programs that use the library; the routing state is beside it.
+/// The accounts file of programs that use the library. The routing state is in the same folder.
 pub(crate) fn accounts_file() -> Option<AccountsFile> {
     let state = directory("XDG_STATE_HOME", &[".local", "state"])?;
     // The file names hosts and programs, so only trusted files are read.

@@ -1,5 +1,5 @@
-//! The JSON Schema of the configuration, generated from the types of `file`. As a test, this compares it with `docs/config.schema.json`,
-//! and checks the examples of the documentation against it.
+//! The JSON Schema of the configuration, generated from the types of `file`. The tests compare it with
+//! `docs/config.schema.json`, and validate the examples in the documentation.
 
 use std::path::Path;
 

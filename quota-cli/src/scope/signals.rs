@@ -39,7 +39,7 @@ impl Signals {
         ends.map(listen).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Ready with the exit code of a received signal.
+    /// Polls for a signal. It is ready with the signal's exit code.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Exit> {
         for (signal, exit) in &mut self.0 {
             if signal.poll_recv(context).is_ready() {

@@ -82,7 +82,7 @@ pub trait JsonContent: Serialize + DeserializeOwned + Default + Send + 'static {
     ///
     /// # Errors
     ///
-    /// That of serde. The file is then reported as malformed and never overwritten.
+    /// serde's error. The file is then reported as malformed and never overwritten.
     fn parse(text: &[u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(text)
     }

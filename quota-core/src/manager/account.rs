@@ -417,7 +417,7 @@ impl Future for GetFuture<'_> {
 }
 
 impl GetFuture<'_> {
-    /// Not inlined, so that the large result of the other cases is not copied in the fast path.
+    /// It is not inlined, so that the fast path does not copy the large result of the other cases.
     #[inline(never)]
     fn poll_stale(
         &mut self,

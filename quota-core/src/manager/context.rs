@@ -1,4 +1,4 @@
-//! What every task of a manager needs: the spawner, the event sender, the records, the process's name and its deadline.
+//! The context of a manager's tasks: the spawner, the event sender, the records, the process's name and its deadline.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -122,7 +122,7 @@ pub(crate) struct LastRead {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reuse {
     Yes,
-    /// Only if the files of the source are unchanged.
+    /// Yes, if the files of the source are unchanged.
     IfUnchanged,
     No,
 }

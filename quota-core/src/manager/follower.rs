@@ -13,8 +13,8 @@ use super::tasks::{OnPanic, wait_until};
 use crate::clock::{Clock, Instant};
 use crate::store::{Notice, StoreError, Version};
 
-/// Starts the follower of an account's record, and that of its provider's cooldown, unless they run already. The record's follower
-/// ends when no caller reads a view of it any more.
+/// Starts the follower of an account's record, and that of its provider's cooldown, unless they run already. The
+/// record's follower ends when no caller reads a view of it anymore.
 pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
     follow_cooldown(&entry.provider, context);
     let record = entry.record();

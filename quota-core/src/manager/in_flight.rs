@@ -86,7 +86,7 @@ pub(crate) struct Refreshed {
     pub(crate) view: Arc<View>,
 }
 
-/// What a caller requires of a refresh.
+/// The requirements of a caller.
 ///
 /// [`MaxStaleness`] uses the store's clock, which is unknown before the first read of the store. So a request becomes a
 /// `MaxStaleness` only when the refresh requests the lease.
@@ -247,7 +247,7 @@ impl InFlight {
         self.position.lock().priority
     }
 
-    /// Raises the refresh to `priority` if that is higher, also in the queue.
+    /// Raises the refresh to `priority` if that is higher, even while it is queued.
     pub(crate) fn raise_priority(&self, limiter: &CallLimiter, priority: Priority) {
         let mut position = self.position.lock();
         if priority > position.priority {

@@ -301,7 +301,7 @@ impl Refresh {
         // If only this refresh ran out of time, the knowledge about the login is unchanged.
         let is_unknown = !matches!(failure, ReadFailure::StillReading);
         let error = self.read_error(failure);
-        // Only if the program has not set another login since the refresh began.
+        // Do this only if the program has not set another login since the refresh began.
         if !self.is_superseded() {
             let at_ms = entry.provider.clock.now_ms();
             entry.update(|state| {
@@ -445,7 +445,7 @@ const CREDENTIAL_MAX_AGE: Duration = Duration::from_secs(1);
 /// The timeout of that read.
 const REREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What interrupted a step of the fetcher.
+/// The reason why a step of the fetcher was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interruption {
     TimedOut,

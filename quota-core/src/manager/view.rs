@@ -32,7 +32,7 @@ pub(crate) struct View {
     created_ms: i64,
     /// When the readings become stale, by the same clock; `i64::MIN` if they are never fresh.
     due_ms: i64,
-    /// Boxed, because nearly all of a million accounts have none.
+    /// Boxed because nearly all of a million accounts have none.
     trouble: Option<Box<Trouble>>,
 }
 

@@ -14,7 +14,7 @@ const RESET_SLACK: Duration = Duration::from_secs(2 * 60);
 /// The maximum length of a window, and the maximum time to a reset if the length is unknown.
 const LONGEST_WINDOW: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// The length of a window in whole milliseconds, neither zero nor too long. It takes eight bytes, also as an `Option`.
+/// The length of a window in whole milliseconds, neither zero nor too long. It takes eight bytes, even as an `Option`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct WindowLength(NonZeroU64);
 

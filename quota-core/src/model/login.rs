@@ -56,7 +56,7 @@ impl CredentialFingerprint {
     /// Creates a fingerprint from 64 bits of a cryptographic hash over the credential.
     #[must_use]
     pub const fn from_hash(bits: u64) -> Self {
-        // Not zero, so that an `Option` takes eight bytes. A record stores several.
+        // It is never zero, so that an `Option` takes eight bytes. A record stores several.
         Self(match NonZeroU64::new(bits) {
             Some(bits) => bits,
             None => NonZeroU64::MIN,

@@ -44,8 +44,8 @@ const ROUNDING: Duration = Duration::from_secs(30);
 impl Peak {
     /// Creates the peak of a timestamped reading.
     ///
-    /// The reset is rounded to the minute. Otherwise each idle account would store a peak beside its reading if the provider's
-    /// resets vary by a few milliseconds.
+    /// The reset is rounded to the minute. Otherwise each idle account would store a peak in addition to its reading if
+    /// the provider's resets vary by a few milliseconds.
     pub(crate) fn timed(used: Percent, resets_at: Option<UnixMillis>, length: Option<WindowLength>) -> Self {
         let resets_at = resets_at.map(UnixMillis::to_minute);
         Self { used, resets_at, arrived_at: None, length, unknown: ExtraFields::default() }

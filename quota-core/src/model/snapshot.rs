@@ -37,7 +37,7 @@ pub struct Snapshot {
     plan: Option<Box<Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     credits: Option<Box<Stamped<Credits>>>,
-    /// What the last complete response contained and the parser skipped.
+    /// The fields of the last complete response that the parser skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ignored: Option<Box<Stamped<Vec<IgnoredField>>>>,
     #[serde(flatten)]

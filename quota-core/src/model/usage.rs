@@ -22,7 +22,7 @@ use super::{Credits, LoginId, OwnerId, Scope, Source, WindowId, WindowReading};
 pub struct UsageReport {
     /// The windows that could be parsed.
     pub windows: Vec<WindowReading>,
-    /// What the report covers. A window that is covered and not reported is removed.
+    /// The coverage of the report. A window that is covered but not reported is removed.
     pub coverage: Coverage,
     /// The status that the provider reported per window, in addition to the numbers.
     pub window_statuses: Vec<WindowStatus>,
@@ -112,7 +112,7 @@ impl UsageReport {
         self
     }
 
-    /// Sets what the report covers.
+    /// Sets the coverage of the report.
     #[must_use]
     pub fn coverage(mut self, coverage: Coverage) -> Self {
         self.coverage = coverage;
@@ -195,11 +195,11 @@ impl IgnoredField {
     }
 }
 
-/// What a report covers.
+/// The coverage of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Coverage {
-    /// Only what the report contains.
+    /// The report covers only its own content.
     Reported,
     /// Every window and the credits of the account, except what could not be parsed.
     Complete {
@@ -241,7 +241,7 @@ impl Coverage {
 pub struct WindowStatus {
     /// The window.
     pub window: WindowId,
-    /// What the window counts, if not everything. A status for one model does not affect others.
+    /// The scope of the window; `None` for the whole account. A status for one model does not affect others.
     pub scope: Option<Scope>,
     /// The status.
     pub status: LimitStatus,
@@ -256,7 +256,7 @@ impl WindowStatus {
         Self { window, scope: None, status, resets_at: None }
     }
 
-    /// Sets what the window counts.
+    /// Sets the scope of the window.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<Option<Scope>>) -> Self {
         self.scope = scope.into();

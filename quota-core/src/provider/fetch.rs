@@ -64,7 +64,7 @@ pub enum FetchError {
     #[error("forbidden: {reason}")]
     #[non_exhaustive]
     Forbidden {
-        /// What the provider forbids.
+        /// The operation that the provider forbids.
         reason: Cow<'static, str>,
     },
     /// The credential is valid but lacks a scope that the usage endpoint requires. No backoff. The account makes no usage

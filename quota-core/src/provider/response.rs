@@ -182,7 +182,7 @@ pub struct Rejection {
     pub window: Option<WindowId>,
     /// When that window resets, if stated.
     pub resets_at: Option<Timestamp>,
-    /// What that window counts, if not everything. The rest of the account stays available.
+    /// The scope of that window; `None` for the whole account. The rest of the account stays available.
     pub scope: Option<Scope>,
 }
 
@@ -232,7 +232,7 @@ impl Rejection {
         self
     }
 
-    /// Sets what the exhausted window counts.
+    /// Sets the scope of the exhausted window.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<Option<Scope>>) -> Self {
         self.scope = scope.into();

@@ -153,7 +153,7 @@ impl Record {
         let shared = self.calls.iter().filter(|attempt| local.calls.contains(attempt));
         let shared: Vec<_> = shared.map(|attempt| attempt.fence).collect();
         if self.is_writable() {
-            // All calls count, whatever their process and login.
+            // All calls count, regardless of their process and login.
             self.merge_calls(&local.calls);
             let given_back = [self.given_back(), local.given_back()].concat();
             self.give_back(&given_back);

@@ -238,7 +238,7 @@ fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Call {
-    /// The fence equals the time. Format 1 writes all calls this way, whatever their fence was.
+    /// The fence equals the time. Format 1 writes all calls this way, regardless of their fence.
     At(i64),
     /// The time, and how much the fence exceeds it.
     WithOffset(i64, u64),

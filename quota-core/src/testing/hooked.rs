@@ -41,7 +41,7 @@ impl<'a> StoreCall<'a> {
     }
 }
 
-/// What a [`HookedStore`] does around the calls of its inner store. By default nothing.
+/// The code that a [`HookedStore`] runs around the calls of its inner store. By default, it does nothing.
 #[async_trait]
 pub trait StoreHooks: Debug + Send + Sync + 'static {
     /// Runs before a call.

@@ -1,5 +1,5 @@
-//! The rules of renewal: when to renew a login, and what a renewal changes in the file. They are pure functions; `renewal` does the
-//! I/O.
+//! The rules of renewal: when to renew a login, and how a renewal changes the file. They are pure functions; `renewal`
+//! does the I/O.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(crate) enum Demand {
     Replacement(CredentialFingerprint),
 }
 
-/// What to do for a caller.
+/// The next action for a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TokenAction {
     /// Return the stored credential.
@@ -237,7 +237,7 @@ impl RenewalTiming {
     }
 }
 
-/// Only the cause, without the advice in the error text.
+/// The cause without the advice in the error text.
 fn reason(error: &TokenError) -> String {
     match error {
         TokenError::InvalidGrant { reason: why, .. }

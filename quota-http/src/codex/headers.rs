@@ -115,7 +115,7 @@ fn entry<'l, 'a>(limits: &'l mut Vec<Limit<'a>>, id: &'a str) -> &'l mut Limit<'
 }
 
 impl Limit<'_> {
-    /// What the limit counts; `None` for the whole account.
+    /// The scope of the limit; `None` for the whole account.
     fn scope(&self) -> Option<Scope> {
         if self.id == ACCOUNT_LIMIT {
             return None;

@@ -191,7 +191,7 @@ impl Limit<'_> {
         Duration::try_from_secs_f64(length * self.fields.unit).ok()
     }
 
-    /// The window's id: its length, and what it counts. Without a length, the name of its field.
+    /// The window's id, from its length and scope. Without a length, it is the name of its field.
     fn id(&self, length: Option<Duration>, name: &str) -> Option<WindowId> {
         let whole = match length.and_then(window_of_length) {
             Some(id) => id,

@@ -230,7 +230,7 @@ fn notes(view: &AccountView, evaluated: Option<&Evaluated>, local: &LocalTime) -
     notes
 }
 
-/// What the user can do about a problem.
+/// The suggested fix for a problem.
 fn remedy(view: &AccountView) -> Option<String> {
     let id = &view.id;
     if view.disabled {

@@ -1,5 +1,4 @@
-//! Parses scripts, and finds the position of an invalid part.
-//! `check` decides what is invalid.
+//! Parses scripts, and finds the position of an invalid part. `check` contains the rules.
 
 use std::fmt;
 use std::ops::Range;

@@ -1,5 +1,5 @@
 //! `quota accounts clear-hold`: clears the hold on an account for all processes that share the store.
-//! `quota_core::record` decides what is cleared.
+//! `quota_core::record` contains the rule.
 
 use quota::QuotaError;
 use quota::record::Hold;

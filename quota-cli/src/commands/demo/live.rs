@@ -157,7 +157,7 @@ impl Live {
     }
 }
 
-/// What the demo simulates, wrapped to `width`. Without a width, each fact is one line.
+/// A description of the simulation, wrapped to `width`. Without a width, each fact is one line.
 fn introduction(plan: &Plan, width: Option<usize>) -> Vec<Line> {
     let (seconds, minutes) = (plan.duration.as_secs(), plan.simulated_duration().as_secs() / 60);
     let fact = |indent, text: &str| match width {

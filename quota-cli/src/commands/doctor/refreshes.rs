@@ -103,7 +103,7 @@ fn of_account(
     checks
 }
 
-/// The fields of the last response that were skipped. They are normal, unless a window is missing.
+/// The fields of the last response that were skipped. They matter only if a window is missing.
 fn of_ignored(account: &AccountSettings, ignored: &[IgnoredField]) -> Option<Check> {
     const SHOWN: usize = 4;
     let names: Vec<_> = ignored.iter().take(SHOWN).map(|one| sanitize(&one.field)).collect();

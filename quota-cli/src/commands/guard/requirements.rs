@@ -113,7 +113,7 @@ impl Requirements {
             return "no data yet".to_owned();
         }
         match &self.window {
-            // Not a usage error, because a provider may add the window later.
+            // This is not a usage error, because a provider may add the window later.
             Some(named) => match nearest(named, ids()) {
                 Some(near) => format!("no such window; did you mean {near}?"),
                 None => format!("no such window (known: {})", ids().collect::<Vec<_>>().join(", ")),

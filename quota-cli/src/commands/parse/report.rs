@@ -116,7 +116,7 @@ struct ParseJson<'a> {
 struct ParsedWindowJson<'a> {
     id: &'a WindowId,
     used_percent: Option<f64>,
-    /// Only if the window has no limit.
+    /// Present only if the window has no limit.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unlimited: bool,
     resets_at: Option<String>,

@@ -1,4 +1,5 @@
-//! Detects changes to the configuration, to an `accounts.json` of an earlier version, and to their permissions, by file metadata.
+//! Detects changes to the configuration, to an `accounts.json` of an earlier version, and to their permissions, from
+//! file metadata.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ pub(super) struct Files {
 struct Identity {
     version: FileVersion,
     rights: Rights,
-    /// The rights of each folder that the permission check reads. Not its times, because other files in the folder change them.
+    /// The permissions of each folder that the permission check reads. It does not include the folder's times, because
+    /// other files in the folder change them.
     folders: Vec<Option<Rights>>,
 }
 

@@ -21,7 +21,7 @@ const UPDATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The maximum number of events per account in the view.
 const MAX_EVENTS: usize = 50;
 
-/// What the view shows of an account's journal.
+/// The part of an account's journal that the view shows.
 #[derive(Debug)]
 pub(super) struct DisplayUpdate {
     pub(super) account: AccountId,
@@ -62,7 +62,7 @@ pub(super) async fn run(
             if let Some(problem) = journal::start_hooks(&config, &account.id, &update.new) {
                 unsaved.extend(hook_failures::save(problem).await);
             }
-            // Only read failures are removed from their file, so that none is lost however this process ends.
+            // Remove only failures that the user has read, so that none is lost on any exit path.
             let hook_failures = [hook_failures::unreported().await, unsaved.clone()].concat();
             let policy = config.policy_of(account.id.provider());
             let display =
