@@ -1,5 +1,5 @@
-//! Measures the figures that quota promises and those of the alternatives, in one run, and prints a table. Run it as
-//! `scripts/bench [--only GROUP]`. Machines are shared and noisy, so compare the ratios.
+//! Measures quota's performance targets and the alternatives in one run, and prints a table. Run it as `scripts/bench [--only
+//! GROUP]`. Machines are shared and noisy, so compare the ratios.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is printed")]
 #![expect(clippy::disallowed_methods, reason = "a measurement reads a clock, and the tasks are awaited")]
 

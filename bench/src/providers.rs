@@ -1,4 +1,4 @@
-//! Group `providers`: what reading the responses of providers costs.
+//! Group `providers`: the cost of parsing provider responses.
 
 mod fetch;
 mod headers;

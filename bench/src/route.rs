@@ -139,7 +139,7 @@ impl Fixture {
     }
 }
 
-/// A five-hour window with this use that resets in two hours.
+/// A five-hour window with this usage that resets in two hours.
 fn reading(used: f64) -> WindowReading {
     let used = Percent::from_percent(used).expect("a valid percentage");
     let reset = Clock::system().now() + jiff::SignedDuration::from_hours(2);

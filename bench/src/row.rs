@@ -53,7 +53,7 @@ impl Row {
         Self::new(name, value, unit, peer, Some(theirs), Some(ratio), format!("≥ {least} ×"), ratio >= least)
     }
 
-    /// A figure that is only reported, with that of its peer.
+    /// A figure that is only reported, with its peer's figure.
     pub(crate) fn reported(
         name: &str,
         (value, unit): (f64, &'static str),
@@ -62,7 +62,7 @@ impl Row {
         Self::new(name, value, unit, peer, Some(theirs), Some(value / theirs), "reported".to_owned(), true)
     }
 
-    /// A figure with a target of its own, beside that of a peer.
+    /// A figure with its own target, next to a peer's figure.
     pub(crate) fn within(
         name: &str,
         (value, unit): (f64, &'static str),

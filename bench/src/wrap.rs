@@ -92,7 +92,7 @@ impl Setup<'_> {
     }
 }
 
-/// The program quota, which `scripts/bench` builds beside this one.
+/// The program quota, which `scripts/bench` builds in the same folder as this one.
 fn quota() -> String {
     let own = std::env::current_exe().expect("the path of this program");
     let quota: PathBuf = own.with_file_name("quota");

@@ -1,4 +1,4 @@
-//! The properties of single steps. They compare plain values of the records, and call none of the rules.
+//! The properties of single steps. They compare plain values of the records without calling the rules.
 
 use quota_core::model::RequestId;
 use quota_core::record::{Lease, Record};
@@ -14,7 +14,7 @@ impl Protocol {
         self.rules.record(record).hold().map(|hold| (ms(hold.since), ms(hold.until)))
     }
 
-    /// Whether a host may start a call now, as far as its memory and the provider's ledger say.
+    /// Whether a host may start a call now, according to its memory and the provider's ledger.
     pub(crate) fn check_call(&self, state: &State, host: usize, is_exclusive: bool) -> Option<Violation> {
         let account = self.bounds.accounts[host];
         let now = self.estimate(state, host);
@@ -27,7 +27,7 @@ impl Protocol {
         }
         let me = &state.hosts[host];
         if let Some((since, _)) = me.reported_hold.filter(|(_, until)| now < *until) {
-            // A call that began after the hold and succeeded ended it.
+            // A later successful call has ended the hold.
             let has_ended = self.readings_at(me.base).is_some_and(|at| at >= since);
             if !has_ended {
                 return Some(Violation::CallUnderHold);

@@ -1,4 +1,4 @@
-//! Numbers for values, so that a state of the model is small. Equal values have equal numbers.
+//! Assigns numbers to values, so that a state of the model is small. Equal values have equal numbers.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! The bounds that the tests check, and the larger ones of the program.
+//! The bounds for the tests, and the larger bounds for the program.
 
 use crate::system::{Bounds, Faults};
 
 /// Bounds with a name.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// What the case covers.
+    /// The name of the case.
     pub name: &'static str,
     /// Its bounds.
     pub bounds: Bounds,
@@ -25,7 +25,7 @@ const NO_FAULT: Bounds = Bounds {
     kinds: Faults::NONE,
 };
 
-/// Cases that together take less than a minute in a build for tests.
+/// Cases that take less than a minute in total in a test build.
 #[must_use]
 pub fn small() -> Vec<Case> {
     let one = Bounds { faults: 1, ticks: 2, ..NO_FAULT };

@@ -51,8 +51,8 @@ pub(crate) struct AccountPicker<'a> {
 type ReadState = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
 
 impl<'a> AccountPicker<'a> {
-    /// Opens the store on the current runtime, and reads every account from it. Later calls to the provider are counted under `name`;
-    /// without a name there are none.
+    /// Opens the store on the current runtime, and reads every account from it. Later calls to the provider are counted under
+    /// `name`. Without a name, no calls are made.
     ///
     /// # Errors
     ///
@@ -251,14 +251,14 @@ fn read_state(usage: &AccountUsage) -> ReadState {
 fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
     let mut policy = config.routing.clone();
     if policy.route_timeout == RoutingPolicy::default().route_timeout {
-        // A command has a time limit of its own, and nothing that continues afterwards.
+        // A command has its own time limit, and no work continues afterwards.
         policy.route_timeout = context::COMMAND_TIMEOUT;
     }
     match unknown {
         Some(Unknown::Allow) => policy.when_unknown(UnknownUsage::Allow),
         Some(Unknown::Deny) => policy.when_unknown(UnknownUsage::Deny),
         None if config.when_unknown_is_set => policy,
-        // As for `quota guard`: a script does not notice a failure and try another account.
+        // As in `quota guard`, deny by default, because a script does not notice a failure and try another account.
         None => policy.when_unknown(UnknownUsage::Deny),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) async fn refresh(account: &Account) -> Result<RefreshOutcome, QuotaEr
     account.refresh_unless_called_within(LIMIT).await
 }
 
-/// The start of the recent call, if no call was made because of it.
+/// The start of the recent call, if it prevented a call.
 pub(crate) fn recent_call(refreshed: &Result<RefreshOutcome, QuotaError>) -> Option<Timestamp> {
     match refreshed {
         Ok(refreshed) => refreshed.called_at,

@@ -1,4 +1,4 @@
-//! Exit codes, named as in sysexits, and errors as one line.
+//! Exit codes with their names from sysexits, and one-line errors.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -40,9 +40,9 @@ pub(crate) enum Exit {
     NotFound = 127,
     /// SIGHUP: the terminal was closed. As in shells, the code is 128 plus the signal number.
     HungUp = 129,
-    /// SIGINT, as by Ctrl-C.
+    /// SIGINT, for example from Ctrl-C.
     Interrupted = 130,
-    /// SIGQUIT, as by Ctrl-\.
+    /// SIGQUIT, for example from Ctrl-\.
     Quit = 131,
     /// SIGTERM.
     Terminated = 143,
@@ -67,7 +67,7 @@ impl CliError {
         Self { exit, line: sanitize(&without_tokens(&line.into())) }
     }
 
-    /// The error of a command of the user that could not be started, with the exit code of shells.
+    /// The error of a user's command that could not be started, with the exit code that shells use.
     pub(crate) fn not_started(program: &OsStr, error: &io::Error) -> Self {
         let name = sanitize(masked(&program.to_string_lossy()));
         let (exit, cause) = match error.kind() {

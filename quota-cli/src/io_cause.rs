@@ -1,4 +1,4 @@
-//! The causes of I/O errors as text, with what to do. The caller names the file.
+//! The causes of I/O errors as text, with suggested fixes. The caller names the file.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! The program `quota` shows the usage of LLM accounts, for people and for scripts.
-//! This crate has the command line, the configuration and the output. The crates `quota`, `quota-journal`, `quota-view` and `quota-sim` do the work.
+//! The program `quota` shows the usage of LLM accounts, for users and scripts. This crate contains the command line, the
+//! configuration and the output. The crates `quota`, `quota-journal`, `quota-view` and `quota-sim` do the work.
 
 mod account_picker;
 mod account_query;

@@ -34,7 +34,7 @@ pub(crate) fn without_tokens(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// The characters of a token. A slash is not one of them, so each path component is checked separately.
+/// The characters of a token. A slash is excluded, so each path component is checked separately.
 fn in_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.+~".contains(c)
 }

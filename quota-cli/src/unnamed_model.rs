@@ -1,5 +1,5 @@
-//! Warns about a model that no window names. Otherwise a typo would go unnoticed.
-//! quota-core decides which windows apply to a model.
+//! Warns about a model that no window names. It may be a typo that would otherwise go unnoticed. quota-core decides which windows
+//! apply to a model.
 
 use std::collections::BTreeSet;
 

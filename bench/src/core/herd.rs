@@ -1,4 +1,4 @@
-//! Many callers of one cold account: they make one call, and each caller has a cost.
+//! Many callers of one cold account, which cause one call. Measures the cost per caller.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use quota_redis::RedisStore;
 /// The TTL of documents.
 pub(super) const TTL: Duration = Duration::from_secs(3600);
 
-/// The record of an account with this use of two windows, in hundredths of a percent.
+/// The record of an account with this usage of two windows, in hundredths of a percent.
 pub(super) fn record(reading: &StoreRead, used: u64) -> Bytes {
     let used = Percent::from_percent(used as f64 / 100.0).expect("the percentage is finite");
     let in_use = |id, hours: u64| {

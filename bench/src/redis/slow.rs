@@ -1,4 +1,4 @@
-//! A server that is slow for a while: does a process that follows many accounts keep its connection?
+//! A temporarily slow server: checks that a process that follows many accounts keeps its connection.
 
 use std::time::{Duration, Instant};
 

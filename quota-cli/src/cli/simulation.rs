@@ -78,7 +78,7 @@ pub(crate) struct ParseArgs {
     /// Saved response, or - for standard input
     #[arg(value_name = "FILE", required_unless_present = "provider_option")]
     file: Option<PathBuf>,
-    /// Provider, which may be one that the configuration defines; then only FILE may follow
+    /// Provider, including those that the configuration defines (then give only FILE)
     #[arg(long = "provider", value_name = "PROVIDER", id = "provider_option")]
     named: Option<String>,
     /// Read HTTP headers, one per line

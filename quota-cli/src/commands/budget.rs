@@ -28,7 +28,7 @@ struct CallBudget {
     calls: usize,
     allowed: u32,
     reserve: u32,
-    /// Sorted by number of calls, most first.
+    /// Sorted by the number of calls, in descending order.
     callers: Vec<Caller>,
     /// The hold for interactive calls; `None` if a call is allowed now.
     next: Option<Hold>,

@@ -45,7 +45,7 @@ impl<R> Change<R> {
     }
 }
 
-/// Changes the accounts of the named configuration, or else of the default one, which is created if it does not exist.
+/// Changes the accounts of the named configuration, or of the default one, which is created if it does not exist.
 ///
 /// `change` gets the configuration under the lock, and is called again if an editor saves the file in between.
 ///
@@ -97,7 +97,7 @@ pub(crate) async fn lock(path: &Path) -> io::Result<Option<FileLock>> {
 
 /// Converts the `accounts.json` of an earlier version once, into the default configuration and the named one.
 ///
-/// The lock of the default one is held until the old file is set aside. If the process is killed before that, the next command
+/// It holds the lock of the default one until the old file is renamed. If the process is killed before that, the next command
 /// repeats the conversion, which is idempotent.
 async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), CliError> {
     if OldAccounts::load()?.is_none() {

@@ -22,7 +22,7 @@ const SHORTEST_NAME: usize = 14;
 /// Between two columns.
 const GAP: usize = 2;
 
-/// All accounts, one after another.
+/// All accounts in sequence.
 pub(crate) fn lines(accounts: &[AccountView], local: &LocalTime, width: usize) -> Vec<Line> {
     line::separated(blocks(&accounts.iter().collect::<Vec<_>>(), local, width))
 }

@@ -1,5 +1,5 @@
-//! The JSON of a decision: of `quota pick`, described in docs/pick-json.md, and of `quota explain`, described in docs/explain-json.md.
-//! A version rises if a field changes its meaning, but not for a new field.
+//! The JSON of a decision, for `quota pick` (docs/pick-json.md) and `quota explain` (docs/explain-json.md). The version rises if a
+//! field changes its meaning, but not for a new field.
 
 use quota::accounts::Decision;
 use serde::Serialize;

@@ -42,7 +42,7 @@ pub(crate) fn verdict(decision: &Decision, local: &LocalTime) -> String {
     }
 }
 
-/// The verdict in one line, with the reason of an account and what to do.
+/// The verdict in one line, with the reason for one account and a suggested fix.
 pub(crate) fn no_account(decision: &Decision, settings: &[AccountSettings], local: &LocalTime) -> String {
     let accounts = decision.accounts();
     let exit = exit_of(decision);

@@ -209,7 +209,7 @@ pub enum ObserveError {
         /// The account.
         account: AccountId,
     },
-    /// The readings belong to another login than the one the account holds now.
+    /// The readings belong to a login other than the account's current one.
     #[error("the readings belong to another login of {account}")]
     #[non_exhaustive]
     AnotherLogin {

@@ -114,7 +114,7 @@ pub(crate) struct Refresh {
     entry: Arc<AccountEntry>,
     record: Arc<RecordEntry>,
     context: TaskContext,
-    /// A credential that was already read, and when. At the end, the one that states another login than the record's.
+    /// A credential that was already read, and when. At the end, a credential whose login differs from the record's.
     known_credential: Mutex<Option<(Credential, Instant)>>,
 }
 
@@ -358,8 +358,8 @@ impl Refresh {
         Ok(())
     }
 
-    /// The credential with the login of its call. A credential of another login than the one that the program set is an error. If
-    /// the source states another login than before, the account shows that login's record from now on, and this refresh ends.
+    /// The credential with the login of its call. If its login differs from the one that the program set, it is an error. If the
+    /// source's login has changed, the account now shows that login's record, and this refresh ends.
     fn access(&self, check: Option<LoginCheck>, credential: Credential) -> Result<Access, QuotaError> {
         let account = || self.entry.id.clone();
         let mut login = credential.login.clone();

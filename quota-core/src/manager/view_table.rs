@@ -144,7 +144,7 @@ impl ViewHandle {
         since(self.cell().login_checked_ms.load(Ordering::Relaxed), now_ms) >= interval
     }
 
-    /// Records that a check begins, if one is due. Of concurrent callers, one gets `true`.
+    /// Records that a check begins, if one is due. Only one of several concurrent callers gets `true`.
     pub(crate) fn claim_login_check(&self, now_ms: i64, interval: Duration) -> bool {
         let checked = &self.cell().login_checked_ms;
         let last = checked.load(Ordering::Relaxed);

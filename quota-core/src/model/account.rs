@@ -1,5 +1,4 @@
-//! The names of providers and accounts.
-//! Which login an account holds is in `login`.
+//! The names of providers and accounts. `login` defines the login that an account holds.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -26,8 +25,7 @@ impl ProviderId {
     ///
     /// # Panics
     ///
-    /// If the name has other characters than lower-case letters, digits, `-`, `_` and `.`. In a `const` this is a compile
-    /// error.
+    /// If the name has characters other than lower-case letters, digits, `-`, `_` and `.`. In a `const` this is a compile error.
     #[must_use]
     pub const fn from_static(name: &'static str) -> Self {
         assert!(
@@ -41,8 +39,8 @@ impl ProviderId {
     ///
     /// # Errors
     ///
-    /// [`InvalidId`] if the name is empty, longer than 32 bytes, or has other characters than lower-case letters, digits,
-    /// `-`, `_` and `.`.
+    /// [`InvalidId`] if the name is empty, longer than 32 bytes, or has characters other than lower-case letters, digits, `-`, `_`
+    /// and `.`.
     pub fn new(name: &str) -> Result<Self, InvalidId> {
         if is_provider(name.as_bytes()) {
             Ok(Self(Name::Shared(name.into())))
@@ -102,8 +100,8 @@ impl AccountId {
     ///
     /// # Errors
     ///
-    /// [`InvalidId`] if the name is empty, longer than 128 bytes, has other characters than ASCII letters, digits and
-    /// `. _ @ + : -`, or looks like a secret.
+    /// [`InvalidId`] if the name is empty, longer than 128 bytes, has characters other than ASCII letters, digits and `. _ @ + :
+    /// -`, or looks like a secret.
     pub fn new(provider: ProviderId, name: &str) -> Result<Self, InvalidId> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._@+:-".contains(&byte);
         if name.is_empty() || name.len() > Self::MAX_NAME || !name.bytes().all(allowed) {
@@ -139,7 +137,7 @@ impl AccountId {
     }
 }
 
-/// Whether the name begins like a provider's token.
+/// Whether the name has the prefix of a provider's token.
 fn looks_like_a_secret(name: &str) -> bool {
     ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"]
         .iter()

@@ -66,7 +66,7 @@ pub struct Credits {
 }
 
 impl Credits {
-    /// Joins two reports about the same account, such as those of two endpoints. Where both have a value, this one's counts.
+    /// Joins two reports about the same account, such as those of two endpoints. If both have a value, this one's counts.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {

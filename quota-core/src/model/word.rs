@@ -1,5 +1,4 @@
-//! Unknown values of an enum from a newer version, preserved on a rewrite.
-//! Unknown fields are in `extra_fields`.
+//! Unknown enum values from a newer version, which a rewrite preserves. Unknown fields are in `extra_fields`.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -25,7 +24,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UnknownWord(u8);
 
-/// Each slot is filled once, and the first with [`OTHER`].
+/// Each slot is filled once. The first slot contains [`OTHER`].
 static WORDS: [OnceLock<Box<str>>; 255] = [const { OnceLock::new() }; 255];
 
 const OTHER: &str = "other";
@@ -50,7 +49,7 @@ impl From<&str> for UnknownWord {
     }
 }
 
-/// By word, because the numbers differ between processes.
+/// Compares the words, because their numbers differ between processes.
 impl Ord for UnknownWord {
     fn cmp(&self, other: &Self) -> Ordering {
         self.as_str().cmp(other.as_str())

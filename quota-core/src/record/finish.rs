@@ -15,7 +15,7 @@ use crate::time::{self, UnixMillis};
 pub enum CommitOutcome {
     /// The readings are stored.
     Stored,
-    /// The readings are stored, and belong to another login than before.
+    /// The readings are stored, and the record's login has changed.
     LoginChanged,
     /// The commit is too late, because another process holds the lease or the account has another login. Nothing was changed.
     TooLate,

@@ -18,8 +18,8 @@ use crate::store::{CasOutcome, Document, Notice, QuotaStore, StoreError, StoreKe
 /// expression that can be called without arguments and returns a future of a store. Each test calls it once. All these stores
 /// may share one backend, because each case uses its own keys.
 ///
-/// If a backend is expensive to start, use `store_conformance!(name, constructor, in_one_test)`. It runs the cases one after
-/// the other on one store, in one test that prints a line for each case.
+/// If a backend is expensive to start, use `store_conformance!(name, constructor, in_one_test)`. It runs the cases in sequence on
+/// one store, in one test that prints a line per case.
 ///
 /// ```
 /// quota_core::store_conformance!(memory, || async { quota_core::MemoryStore::new() });

@@ -8,7 +8,7 @@ use crate::ledger::Caller;
 /// An account or a login whose requests the provider rejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rejected {
-    /// When the router had the response.
+    /// When the router received the response.
     pub(crate) since: Timestamp,
     pub(crate) until: Timestamp,
 }
@@ -58,7 +58,7 @@ impl Checker {
         }
     }
 
-    /// A router has the response to a request: served, or rejected until a given time.
+    /// A router has received the response to a request: served, or rejected until a given time.
     pub(crate) fn responded(
         &mut self,
         now: Timestamp,
@@ -84,7 +84,7 @@ impl Checker {
     pub(crate) fn listed(&mut self, now: Timestamp, process: usize, chosen: Option<usize>, usable: &[usize]) {
         let content = ("listed", process, chosen, usable);
         self.note(now, content, || format!("p{process} routes to {chosen:?} and can use {usable:?}"));
-        // The main account is in no list of fallbacks.
+        // The main account is never listed as a fallback.
         let is_usable = chosen.map_or(usable.is_empty(), |chosen| chosen == 0 || usable.contains(&chosen));
         if !is_usable {
             self.violated(

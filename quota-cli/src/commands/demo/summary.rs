@@ -15,7 +15,7 @@ use crate::view::line::{self, Line, Style};
 use crate::view::wrap::{self, padded, truncate};
 
 const INDENT: usize = 2;
-/// The width of the figures of an account.
+/// The width of an account's figures.
 const FIGURES: usize = "  calls   max at once  during a hold".len();
 
 /// The result of a demo.
@@ -133,7 +133,7 @@ impl Summary {
         lines
     }
 
-    /// The option that selects the simulated providers, unless they are the default. The accounts have them in turn.
+    /// The option that selects the simulated providers, unless they are the default.
     fn provider_option(&self) -> String {
         let mut providers = Vec::new();
         for (provider, _) in self.order.iter().filter_map(|id| id.split_once('/')) {

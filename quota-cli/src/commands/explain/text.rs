@@ -13,7 +13,7 @@ use crate::view::line::{self, Line, Style};
 /// Marks the selected account. The others are indented by the same width.
 const MARK: &str = "→ ";
 const INDENT: usize = 2;
-/// A longer line is hard to follow.
+/// The maximum line length for readability.
 const MAX_WIDTH: usize = 100;
 
 /// Renders the decision and every account in order.

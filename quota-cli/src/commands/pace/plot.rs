@@ -17,7 +17,7 @@ use crate::view::wrap::width;
 const ROWS: u16 = 8;
 /// The number of columns left of the plot: `100 % ┤`.
 const MARGIN: usize = 9;
-/// A narrower plot is not drawn.
+/// The minimum width of a plot.
 const NARROWEST: u16 = 20;
 const WIDEST: u16 = 110;
 /// Braille dots per character, horizontally and vertically.
@@ -89,7 +89,7 @@ fn axis_labels(chart: &Chart, local: &LocalTime, columns: usize, now: usize) -> 
     let (now_at, to_at) = (MARGIN + now.saturating_sub(1), MARGIN + columns - width(&to).min(columns));
     for (at, label) in [(now_at, "now"), (to_at, &*to)] {
         let end = width(&labels);
-        // Leave out a label that would touch another one. The tick on the axis still shows the current time.
+        // Omit a label that would touch another one. The tick on the axis still shows the current time.
         let is_last = at == to_at;
         if at > end && (is_last || at + width(label) < to_at) {
             let _ = write!(labels, "{:gap$}{label}", "", gap = at - end);

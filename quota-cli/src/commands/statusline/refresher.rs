@@ -64,9 +64,10 @@ pub(super) async fn start(
 
 /// The duration of a claim.
 fn claim_duration(policy: &Policy, usage: &AccountUsage) -> Duration {
-    // At least as long as a lease: if a refresher is killed during its call, the next call must wait for the lease anyway.
+    // The claim lasts at least as long as a lease. If a refresher is killed during its call, the next call must wait for the lease
+    // anyway.
     let shortest = policy.lease_ttl();
-    // No call is made for a token without the scope, so a refresher would only check for a new token.
+    // A token without the scope makes no calls, so a refresher would only check for a new token.
     let lacks_scope =
         usage.last_failure().is_some_and(|failure| failure.kind == LastFailureKind::MissingScope);
     if lacks_scope { policy.max_age.max(shortest) } else { shortest }

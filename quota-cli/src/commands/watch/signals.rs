@@ -61,7 +61,7 @@ mod unix {
 
     /// Stops this process until it is resumed.
     pub(in crate::commands::watch) fn stop() {
-        // SIGSTOP, because the process handles SIGTSTP itself.
+        // Send SIGSTOP, because the process handles SIGTSTP itself.
         let _ = kill_process(getpid(), Number::STOP);
     }
 }

@@ -192,7 +192,7 @@ impl State {
     }
 }
 
-/// The use of the fullest window, in basis points.
+/// The usage of the fullest window, in basis points.
 fn most_used(view: &AccountView) -> u32 {
     let used = |used: Used| used.lower_bound().map_or(0, quota::Percent::basis_points);
     view.windows.iter().map(|window| used(window.used)).max().unwrap_or(0)

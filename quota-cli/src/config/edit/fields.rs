@@ -59,7 +59,7 @@ fn set_limits(
             }
             edit_inline(limits, |limits| set_windows(limits, now, wanted))
         }
-        // With its own header, or with dotted keys.
+        // The account has its own header, or dotted keys.
         Some(Item::Table(limits)) => set_windows(limits, now, wanted),
         _ => {
             set_value(table, key, limits_value(wanted));
