@@ -13,7 +13,7 @@ use secrecy::zeroize::Zeroizing;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// Environment variables that hold a login or the store's password.
+/// Environment variables that may contain a login or the store's password.
 ///
 /// A child process that prints one token or reports an event needs none of them. Those of Claude Code are documented at
 /// <https://code.claude.com/docs/en/env-vars>.

@@ -1,4 +1,4 @@
-//! Secrets that are never displayed, and byte buffers that may hold one.
+//! Secrets that are never displayed, and byte buffers that may contain one.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -30,7 +30,7 @@ impl Secret {
         Self(SecretString::from(value.as_str()))
     }
 
-    /// The value. Only for the code that sends or stores it.
+    /// The value, for code that sends or stores it.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -49,7 +49,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Bytes that may hold a secret, such as the content of a login file. Dropping them zeroes their memory.
+/// Bytes that may contain a secret, such as the content of a login file. Dropping them zeroes their memory.
 ///
 /// A `Zeroizing<Vec<u8>>` that grows leaves a copy of its content in freed memory. This buffer moves itself to larger memory and
 /// zeroes the old one.

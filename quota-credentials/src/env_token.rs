@@ -57,7 +57,7 @@ impl EnvToken {
 
 #[async_trait]
 impl CredentialSource for EnvToken {
-    /// Reads the variable, for any account.
+    /// Returns the variable's token for any account.
     ///
     /// # Errors
     ///

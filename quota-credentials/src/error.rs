@@ -18,7 +18,7 @@ pub(crate) fn check_provider(
     Err(CredentialError::not_logged_in(reason))
 }
 
-/// The error for a file: its path, the cause, and what to do.
+/// The error for a file: its path, the cause, and a suggested fix.
 pub(crate) fn read_error(path: &Path, error: io::Error) -> CredentialError {
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => ": permission denied; run this program as the owner of the login",

@@ -1,5 +1,5 @@
-//! A token in a file that contains nothing else. The login files of other programs have their own formats; see `claude_code` and
-//! `codex`.
+//! A token in a file that contains nothing else. The login files of other programs have their own formats; see
+//! `claude_code` and `login_file`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ impl FileToken {
 
 #[async_trait]
 impl CredentialSource for FileToken {
-    /// Reads the file, for any account. Dropping the future is safe.
+    /// Returns the file's token for any account. Dropping the future is safe.
     ///
     /// # Errors
     ///

@@ -9,7 +9,8 @@ use crate::token;
 
 /// Returns a source that calls `read` for each credential.
 ///
-/// A credential without a fingerprint gets that of its secret, so that a rejected secret is not tried again until it changes.
+/// A credential without a fingerprint gets the fingerprint of its secret, so that a rejected secret is not retried
+/// until it changes.
 ///
 /// ```
 /// use quota_core::{Credential, CredentialSource};

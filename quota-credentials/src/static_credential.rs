@@ -41,7 +41,7 @@ impl From<Credential> for StaticCredential {
 
 #[async_trait]
 impl CredentialSource for StaticCredential {
-    /// Returns the credential, for any account. It never fails.
+    /// Returns the credential for any account. It never fails.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         Ok(self.0.clone())
     }

@@ -36,7 +36,7 @@ pub(crate) fn require(
     }
 }
 
-/// A credential with a fingerprint and nothing else.
+/// A credential with only a secret and its fingerprint.
 pub(crate) fn credential(secret: Secret) -> Credential {
     let login = LoginInfo::unknown().fingerprint(fingerprint(&secret));
     Credential::new(secret).login(login)

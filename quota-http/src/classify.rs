@@ -41,7 +41,8 @@ pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Times
 ///
 /// Such a page does not mean that the login was rejected, because the provider responds in JSON.
 pub(crate) fn is_blocked_by_cloudflare<'a>(header: impl Fn(&str) -> Option<&'a str>) -> bool {
-    // Set on challenges: developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response
+    // Cloudflare sets this header on challenges:
+    // developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response
     let is_mitigated = header("cf-mitigated").is_some();
     let is_cloudflare = header("server").is_some_and(|server| server.eq_ignore_ascii_case("cloudflare"));
     let is_page =

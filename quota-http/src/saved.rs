@@ -37,7 +37,7 @@ impl SavedDocument {
     }
 }
 
-/// Whether the document is a login: it has a token in its first two levels.
+/// Whether the document is a login: it has a token at one of its first two levels.
 pub(crate) fn is_login(document: &[u8]) -> bool {
     let Ok(Value::Object(root)) = serde_json::from_slice(document) else { return false };
     let is_secret = |name: &str| {

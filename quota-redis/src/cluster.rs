@@ -1,5 +1,5 @@
-//! The slot map of a cluster: which node owns which slot. A `MOVED` reply corrects one slot at once. The whole map is queried
-//! only when a node fails.
+//! The slot map of a cluster: which node owns which slot. A `MOVED` reply corrects one slot immediately. The whole map
+//! is queried only when a node fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct Cluster {
 #[derive(Debug, Default)]
 struct Map {
     nodes: HashMap<Address, Arc<Node>>,
-    /// By slot; empty before the first refresh.
+    /// The owners by slot; empty before the first refresh.
     owners: Vec<Option<Arc<Node>>>,
     /// The number of refreshes so far. `failure` or `error` is the result of the last one.
     refreshes: u64,
@@ -37,7 +37,7 @@ struct Map {
 /// The first and last slot of a range, and its owner.
 type SlotRange = (usize, usize, Address);
 
-/// The slot map is queried from at most this many nodes at once.
+/// The slot map is queried from at most this many nodes at the same time.
 const PARALLEL_QUERIES: usize = 4;
 
 impl Cluster {

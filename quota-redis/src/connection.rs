@@ -108,7 +108,7 @@ impl Connection {
         keepalive: impl FnOnce() -> Result<Task, Error>,
     ) -> Result<(), Error> {
         if self.supports_push() && self.keepalive.get().is_none() {
-            // If two callers start it at once, the task of the second is dropped, which aborts it.
+            // If two callers start it at the same time, the second task is dropped, which aborts it.
             let _ = self.keepalive.set(keepalive()?);
         }
         Ok(())

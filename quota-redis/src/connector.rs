@@ -74,7 +74,8 @@ impl Connector {
             .unwrap_or_else(|| Err(timeout()))
     }
 
-    /// Queries all sentinels at once, and connects to the first reported server that confirms that it is the master.
+    /// Queries all sentinels concurrently, and connects to the first reported server that confirms that it is the
+    /// master.
     async fn connect_to_master(&self, sentinels: &[Address], name: &Arc<str>) -> Result<Connection, Error> {
         let mut responses = JoinSet::new();
         for sentinel in sentinels {
@@ -103,7 +104,7 @@ impl Connector {
 
     async fn connect_if_master(&self, address: &Address) -> Result<Connection, Error> {
         let connection = self.connect_to(address).await?;
-        // A sentinel may lag behind, so the role that the server itself reports decides.
+        // A sentinel may lag behind, so trust only the role that the server itself reports.
         match connection.query(&cmd("ROLE")).await? {
             Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master") => {
                 Ok(connection)

@@ -119,8 +119,8 @@ impl Node {
         broken.subscriptions().close();
     }
 
-    /// Connects in a task of its own, so that a cancelled caller does not cancel the attempt of the others. If the attempt
-    /// fails, the task sleeps for the backoff.
+    /// Connects in a separate task, so that a cancelled caller does not cancel the attempt of other callers. If the
+    /// attempt fails, the task sleeps for the backoff.
     fn spawn_attempt(self: &Arc<Self>, attempt: u64) -> Result<(), Error> {
         let (connector, target) = (Arc::clone(&self.connector), self.target.clone());
         let connecting = ConnectAttempt { node: Arc::downgrade(self), attempt };

@@ -1,4 +1,4 @@
-//! The task that keeps the version of one document current while it has waiters: by a subscription, or else by polling.
+//! The task that keeps the version of one document current while it has waiters, through a subscription or by polling.
 //! `subscriptions` decides which waiters to wake.
 
 use std::sync::{Arc, Weak};

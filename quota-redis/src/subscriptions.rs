@@ -32,7 +32,7 @@ pub(crate) struct Subscriptions {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By channel.
+    /// The subscriptions by channel.
     by_channel: HashMap<Arc<str>, Subscription>,
     /// The number of parked subscriptions.
     parked: usize,
@@ -78,7 +78,7 @@ enum SubscriptionPhase {
 pub(crate) enum StartFrom {
     /// There is no subscription.
     Nothing,
-    /// There is one.
+    /// There is a subscription.
     Subscribed,
 }
 
@@ -104,8 +104,9 @@ impl Subscriptions {
             }
             PushKind::Subscribe | PushKind::SSubscribe => self.on_confirmation(channel, true),
             PushKind::Unsubscribe => self.on_confirmation(channel, false),
-            // The redis client mistakes such a message for the reply to the oldest command, and assigns every later reply to
-            // the wrong command. We never send these commands; a cluster sends SUnsubscribe when a slot has moved.
+            // The redis client mistakes such a message for the reply to the oldest command, and assigns every later
+            // reply to the wrong command. This store never sends these commands, but a cluster sends SUnsubscribe when
+            // a slot has moved.
             PushKind::SUnsubscribe | PushKind::PSubscribe | PushKind::PUnsubscribe => self.mark_desynced(),
             PushKind::Disconnection => self.close(),
             _ => {}
@@ -251,7 +252,7 @@ impl Subscriptions {
         Ok(Some(Waiter { subscriptions, channel, changed, confirmations }))
     }
 
-    /// The key with waiters that was probed least recently. Thus each is probed in turn.
+    /// The key with waiters that was probed least recently, so that all keys are probed in turn.
     pub(crate) fn next_awaited_key(&self) -> Option<Key> {
         let mut guard = self.table();
         let table = &mut *guard;
@@ -262,7 +263,8 @@ impl Subscriptions {
         Some(next.key.clone())
     }
 
-    /// The server has replied over this connection, so all earlier notices have arrived. Notifies the waiters of that.
+    /// Call this when the server has replied over this connection. All earlier notices have then arrived, and the
+    /// waiters are notified of that.
     pub(crate) fn confirm(&self) {
         let mut table = self.table();
         let is_current = |subscription: &&mut Subscription| {

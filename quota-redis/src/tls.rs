@@ -1,5 +1,5 @@
-//! TLS by rustls. It brings its own crypto provider, so the process need not install one. `options` defines the sources of
-//! certificates.
+//! TLS through rustls. It includes a crypto provider, so the process need not install one. `options` defines the
+//! sources of certificates.
 
 use std::io;
 use std::sync::Arc;

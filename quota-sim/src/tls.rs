@@ -107,7 +107,7 @@ async fn accept(listener: TcpListener, hosts: Arc<Hosts>) {
         while connections.try_join_next().is_some() {}
         let hosts = Arc::clone(&hosts);
         connections.spawn(async move {
-            // A client may break its connection at any time.
+            // A client may disconnect at any time.
             let _ = serve(stream, &hosts).await;
         });
     }

@@ -42,7 +42,7 @@ pub(crate) struct IssuedTokens {
 pub(crate) enum TokenResult {
     /// The exchange succeeded.
     Issued(IssuedTokens),
-    /// The token was used within the reuse grace, so the client receives the same tokens again.
+    /// The token was reused within the grace period, so the client receives the same tokens again.
     Replayed(IssuedTokens),
     /// The token was used before, so the whole login is revoked.
     ReuseDetected,

@@ -14,7 +14,7 @@ pub(crate) struct FolderLock {
     _folder: Option<File>,
 }
 
-/// The number of attempts to get the lock. With the pause between them they take half a second.
+/// The number of attempts to acquire the lock. With the pauses between them, they take half a second.
 const MAX_ATTEMPTS: u32 = 250;
 const PAUSE: Duration = Duration::from_millis(2);
 

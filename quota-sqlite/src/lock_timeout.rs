@@ -1,4 +1,5 @@
-//! How long a write waits for the file lock: the full timeout once per outage, and a short one after that. SQLite does the waiting.
+//! How long a write waits for the file lock: the full timeout once per outage, and then a short one. SQLite itself
+//! waits.
 
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ impl LockTimeout {
         self.failed_at = Some(now);
     }
 
-    /// Records that a write got the lock.
+    /// Records that a write acquired the lock.
     pub(crate) fn succeeded(&mut self) {
         self.failed_at = None;
     }

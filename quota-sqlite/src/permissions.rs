@@ -1,5 +1,5 @@
-//! Checks owner and mode: only the owner may use the file. This module changes no permissions; its errors name the command that
-//! does.
+//! Checks the owner and mode of the file, which only its owner may use. This module changes no permissions, but its
+//! errors name the command that does.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -9,7 +9,7 @@ use quota_core::store::StoreError;
 
 use crate::error;
 
-/// The identity of a file. It shows whether the path leads to another file now.
+/// The identity of a file, which shows whether the path now leads to another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FileId {
     device: u64,

@@ -71,7 +71,7 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Merges these changes into `record`; none of them if they are of another owner.
+    /// Merges these changes into `record`, unless they belong to another owner.
     pub(crate) fn merge_into(&self, record: &mut Record, now: Timestamp) -> MergeOutcome {
         let (readings, login_id) = (&self.seed.snapshot, self.seed.login_id.as_ref());
         match record.observe(now, readings, login_id, self.owner_id.as_ref()) {

@@ -1,5 +1,5 @@
-//! The client of the store. Every call has a timeout, and fails at once while the store is unavailable.
-//! `sync` decides what happens without the store.
+//! The client of the store. Every call has a timeout, and fails immediately while the store is unavailable. `sync`
+//! decides what happens without the store.
 
 use std::future::Future;
 use std::ops::Range;
@@ -26,7 +26,7 @@ pub(crate) struct StoreClient {
     store: Arc<dyn QuotaStore>,
     clock: Clock,
     timeout: Duration,
-    /// How far the store's clock is ahead of ours, in milliseconds.
+    /// How far the store's clock is ahead of this process's clock, in milliseconds.
     offset_ms: AtomicI64,
     clock_sample: Mutex<Option<ClockSample>>,
     is_unavailable: AtomicBool,
@@ -139,12 +139,12 @@ impl StoreClient {
         self.store.wait_for_change(key, seen).await
     }
 
-    /// Waits until the store is available; ready at once if it is.
+    /// Waits until the store is available. Ready immediately if it already is.
     pub(crate) async fn wait_available(&self) {
         wait_until(&self.store_available, || !self.is_unavailable()).await;
     }
 
-    /// Waits until the store is unavailable; ready at once if it is.
+    /// Waits until the store is unavailable. Ready immediately if it already is.
     pub(crate) async fn wait_unavailable(&self) {
         wait_until(&self.store_unavailable, || self.is_unavailable()).await;
     }

@@ -11,7 +11,7 @@ use crate::store::{StoreError, StoreKey};
 
 /// The counts of the store's calls and failures in one manager; see [`QuotaManager::store_stats`](crate::QuotaManager::store_stats).
 ///
-/// All are counters. A call that fails at once during an outage is not counted.
+/// All values are counters. A call that fails immediately during an outage is not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
@@ -33,7 +33,7 @@ pub struct StoreStats {
 }
 
 impl StoreStats {
-    /// The counts of two clients together.
+    /// The combined counts of two clients.
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             reads: self.reads + other.reads,

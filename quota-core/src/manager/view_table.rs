@@ -28,7 +28,7 @@ pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct ViewCell {
     view: ArcSwap<View>,
-    /// Next to the view, because every read needs both.
+    /// Stored next to the view, because every read needs both.
     flags: AtomicU8,
     /// When the last check of the login began, by the coarse clock in milliseconds. It wraps, which costs one check.
     login_checked_ms: AtomicU32,
@@ -164,7 +164,7 @@ impl ViewHandle {
     }
 }
 
-/// The time from `last` to `now_ms`. Very long if the clock was set back.
+/// The time from `last` to `now_ms`, which is very long if the clock was set back.
 fn since(last: u32, now_ms: i64) -> Duration {
     Duration::from_millis(u64::from(wrapped(now_ms).wrapping_sub(last)))
 }

@@ -39,7 +39,7 @@ impl Scope {
 
     /// Whether a window with this scope counts requests for `model`, as requests name it.
     ///
-    /// A scope with an unnamed model or a surface applies to no request, because the match cannot be decided. A model's scope
+    /// A scope with an unnamed model or a surface applies to no request, because it cannot be compared. A model's scope
     /// does not apply to a request without a model.
     ///
     /// ```

@@ -76,7 +76,7 @@ impl WindowId {
 
     /// Whether a window with this name counts requests for `model`, as requests name it.
     ///
-    /// It uses the name alone, for windows without a reading. For the others see
+    /// It uses only the name, for windows without a reading. For other windows, see
     /// [`Window::applies_to`](super::Window::applies_to).
     ///
     /// ```

@@ -91,7 +91,7 @@ pub enum TokenError {
     #[error("could not renew the login: {reason}")]
     #[non_exhaustive]
     InvalidClient {
-        /// What the provider rejected, and what to do.
+        /// The rejected setting, and how to fix it.
         reason: Cow<'static, str>,
     },
     /// The provider was unreachable, failed, or sent a malformed response. The caller can send the token again later.

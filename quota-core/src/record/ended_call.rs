@@ -1,4 +1,4 @@
-//! The last ended calls, and which refreshes they satisfy. Only fences are compared, no clocks.
+//! The last ended calls, and which refreshes they satisfy. The rules compare fences, never clocks.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,8 @@ impl Record {
 
     /// A call with a higher fence than `fence` that has ended and counts for this credential. A success is preferred.
     ///
-    /// A failure counts only for the credential that failed. In a record without a login, another credential may belong to
-    /// another login, so there the same applies to a success.
+    /// A failure counts only for the credential that failed. In a record without a login, another credential may belong
+    /// to another login, so the same applies to a success.
     pub(super) fn call_after(
         &self,
         fence: u64,

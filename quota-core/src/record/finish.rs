@@ -21,7 +21,7 @@ pub enum CommitOutcome {
     TooLate,
     /// The account was removed during the call. Nothing was changed.
     Forgotten,
-    /// The report was empty, and the previous readings stay. Report it as [`FetchError::malformed`].
+    /// The report was empty, so the previous readings are kept. Report it as [`FetchError::malformed`].
     Empty,
 }
 
@@ -61,7 +61,7 @@ impl Record {
         }
         let now = time::truncate_ms(now);
         self.repair_clock(now);
-        // A response with another owner and no login belongs to the login of the request.
+        // A response with a different owner and no login belongs to the login of the request.
         let login_id = usage.login_id.clone().or_else(|| self.owner.login_id.clone());
         let (login_id, owner_id) = (login_id.as_ref(), usage.owner_id.as_ref());
         let changed = self.owner.contradicts(login_id, owner_id);
@@ -96,7 +96,7 @@ impl Record {
         let is_stored = matches!(outcome, CommitOutcome::Stored | CommitOutcome::LoginChanged);
         // A commit that is repeated after a lost response must not count twice.
         if let Some(throttled) = usage.throttled.filter(|_| is_first && is_stored) {
-            // The call was no success for the rate limit.
+            // For the rate limit, the call was not a success.
             self.rate_limit_streak = streak;
             let error = FetchError::throttled(throttled.retry_after);
             let _ = self.arm_hold(time::truncate_ms(now), lease, &error, policy);
@@ -225,7 +225,8 @@ impl Record {
         let delay = backoff.delay(in_a_row, lease.attempt.jitter_unit()).max(floor);
         let mut hold =
             Hold::new(now, time::saturating_add(now, delay), reason).retry_after(retry_after).armed_by(fence);
-        // If an admitted credential was rate limited too, it met the same hold, even if that hold is now longer.
+        // If an admitted credential was rate limited too, it encountered the same hold, even if that hold is now
+        // longer.
         let before = self.hold().filter(|hold| hold.is_live(now)).map(Hold::fingerprints);
         hold.met_by(before.unwrap_or_default().iter().copied().chain(lease.fingerprint));
         self.extend_hold(now, Some(&hold));

@@ -132,7 +132,7 @@ impl FakeProvider {
         self.state.lock().script.push_back(Step::Panic);
     }
 
-    /// As a credential source, returns a credential of this login, or this error, for an account from now on.
+    /// As a credential source, returns a credential of this login, or this error, for an account.
     pub fn set_login(&self, account: &AccountId, login: Result<LoginInfo, CredentialError>) {
         self.state.lock().logins.insert(account.clone(), login);
     }
@@ -255,7 +255,8 @@ impl CredentialSource for FakeProvider {
         Ok(Credential::new(Secret::new("fake")).login(login?))
     }
 
-    /// Returns the same credential, or after [`then_renew`](FakeProvider::then_renew) one with another fingerprint.
+    /// Returns the same credential, or after [`then_renew`](FakeProvider::then_renew), one with a different
+    /// fingerprint.
     async fn renew(
         &self,
         account: &AccountId,

@@ -1,4 +1,4 @@
-//! A store that fails the calls of an inner store by a script.
+//! A store that fails calls of an inner store according to a script.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -110,7 +110,7 @@ impl<S: QuotaStore> ScriptedStore<S> {
         notices.remove(next).map(|(_, notice)| notice)
     }
 
-    /// The inner store, which never fails by the script.
+    /// The inner store, to which the script does not apply.
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.inner

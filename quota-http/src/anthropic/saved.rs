@@ -62,7 +62,8 @@ pub(super) fn parse(document: &[u8], now: Timestamp) -> Result<SavedDocument, Pa
     Ok(SavedDocument::new("usage", parse_usage(document)?))
 }
 
-/// The last event with rate limits in the output of `claude -p --output-format stream-json`, which has one JSON object per line.
+/// Parses the last event with rate limits in the output of `claude -p --output-format stream-json`, which has one JSON
+/// object per line.
 fn last_event(document: &[u8], now: Timestamp) -> Option<Parsed> {
     const EVENT: &[u8] = b"rate_limit_event";
     let is_event = |line: &&[u8]| line[..line.len().min(512)].windows(EVENT.len()).any(|part| part == EVENT);

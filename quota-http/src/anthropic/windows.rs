@@ -80,7 +80,7 @@ pub(super) fn add_named(
             report.windows.insert(reading.id.clone(), reading);
         }
         Field::Present(None) => report.mark_unreadable(named.id, field(), IMPLAUSIBLE),
-        // The provider has the name, but the account has no such window. A window with a reset exists.
+        // The provider lists the name, but the account has no such window. A window with a reset exists.
         Field::Absent if value.get(fields.used).is_some() && resets_at.is_none() => {
             report.skip(field(), "its usage is null");
         }

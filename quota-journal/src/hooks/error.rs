@@ -25,7 +25,7 @@ pub struct HookError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HookFailure {
-    /// The operating system could not start the command. The source is the cause.
+    /// The operating system could not start the command, for the reason in the source.
     #[error("could not be run")]
     NotStarted(#[source] io::Error),
     /// The command exited with a failure.

@@ -1,4 +1,5 @@
-//! Posts the payload as JSON. No error shows the URL. No redirect is followed, because that would send the payload elsewhere.
+//! Posts the payload as JSON. Errors never show the URL. Redirects are not followed, because they would send the
+//! payload elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::error::HookFailure;
 
 const USER_AGENT_VALUE: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (hook)");
 
-/// The URL of a webhook. It is a secret, because its holder may post to it. No output shows it.
+/// The URL of a webhook. It is a secret, because anyone who knows it can post to it. It is never displayed.
 #[derive(Clone, PartialEq)]
 pub struct SecretUrl(Url);
 
@@ -71,7 +72,7 @@ pub fn post_client(url: &Url) -> Result<Client, ()> {
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(drop)?;
     let is_plain = url.scheme() == "http";
-    // A plain URL leads to this machine, and must work even if no certificates are installed.
+    // A plain URL points to this machine, and must work even if no certificates are installed.
     let builder = if is_plain {
         builder.with_root_certificates(RootCertStore::empty())
     } else {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::optional as span;
 use serde::Deserialize;
 
-/// One window: its initial use, its growth, and its reset.
+/// One window: its initial usage, its growth, and its reset.
 ///
-/// At a reset the use becomes zero. The next reset follows one length later.
+/// At a reset, the usage becomes zero. The next reset follows one length later.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
@@ -55,7 +55,7 @@ impl Window {
         Self { id, model: None, used: 0.0, growth_per_hour: 0.0, length: None, resets_in: None }
     }
 
-    /// Sets the initial use in percent. It may exceed 100.
+    /// Sets the initial usage in percent. It may exceed 100.
     #[must_use]
     pub fn used(mut self, percent: f64) -> Self {
         self.used = percent;

@@ -1,4 +1,5 @@
-//! Antigravity: its quota summary. The windows of the account are those of the group of Gemini models.
+//! Antigravity: the response of its quota summary endpoint. The account's windows become those of the Gemini model
+//! group.
 
 use serde_json::{Value, json};
 

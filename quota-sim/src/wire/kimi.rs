@@ -38,7 +38,7 @@ fn body(usage: &UsageState, account: &Account, clock: &SimClock) -> Value {
     })
 }
 
-/// The amounts are texts.
+/// The amounts are strings.
 fn detail(level: WindowLevel, clock: &SimClock) -> Value {
     const LIMIT: i64 = 10_000;
     let used = (percent(&level) * 100.0).round();

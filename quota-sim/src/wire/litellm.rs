@@ -1,4 +1,4 @@
-//! LiteLLM: the response of its endpoint for a key, which has a budget and neither a user nor a team.
+//! LiteLLM: the response of its key endpoint, for a key with a budget but without a user or team.
 
 use serde_json::{Value, json};
 

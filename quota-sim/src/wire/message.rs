@@ -68,7 +68,8 @@ enum MessageStatus {
     Rejected,
 }
 
-/// The representative window: the fullest of those in which the request counts. Of two full windows, the one that resets later.
+/// The representative window: the fullest window in which the request counts. If two are full, the one that resets
+/// later.
 fn representative<'a>(request: &MessageRequest, usage: &'a UsageState) -> Option<&'a (Window, WindowLevel)> {
     usage
         .windows

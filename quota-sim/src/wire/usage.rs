@@ -1,4 +1,4 @@
-//! Anthropic: the responses of the usage endpoint and of the profile endpoint. `message` has the headers of messages.
+//! Anthropic: the responses of the usage and profile endpoints. `message` has the headers of messages.
 
 use std::time::Duration;
 
@@ -65,18 +65,18 @@ pub(crate) fn profile(account: &Account) -> Reply {
     }))
 }
 
-/// Writes a 429 that does not depend on use.
+/// Writes a 429 that does not depend on usage.
 pub(crate) fn throttled(throttle: Throttle, clock: &SimClock, write: WriteFailure) -> Reply {
     let reply = write(429, "rate_limit_error", "Rate limited. Please try again later.");
     match throttle {
         Throttle::Zero => reply.header("retry-after", "0"),
         Throttle::NoHeader => reply,
-        // At least one second: a deadline that passed during the delay must not become a zero.
+        // Send at least one second, because a deadline that passed during the delay must not become zero.
         Throttle::Until(until) => reply.retry_after(clock.real_until(until).max(Duration::from_secs(1))),
     }
 }
 
-/// Writes an error that does not depend on use.
+/// Writes an error that does not depend on usage.
 pub(crate) fn faulty(fault: Fault, write: WriteFailure) -> Reply {
     match fault {
         Fault::Unauthorized => super::expired(write),

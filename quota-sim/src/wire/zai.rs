@@ -29,7 +29,7 @@ fn body(usage: &UsageState, account: &Account, clock: &SimClock) -> Value {
         };
         let mut limit =
             json!({ "type": "TOKENS_LIMIT", "unit": unit, "number": number, "percentage": percent(level) });
-        // A window without use has no reset.
+        // A window without usage has no reset.
         if let Some(resets) = level.resets {
             limit["nextResetTime"] = json!(clock.wall(resets).as_millisecond());
         }

@@ -76,7 +76,7 @@ cases! {
 /// The writers write this many numbers or records.
 const LAST_NUMBER: usize = 30;
 
-/// Writes the numbers up to [`LAST_NUMBER`] one after another, and returns the version of each.
+/// Writes the numbers up to [`LAST_NUMBER`] in sequence, and returns the version of each.
 async fn count_up(store: &dyn QuotaStore, key: &StoreKey) -> Vec<Version> {
     let mut versions = Vec::new();
     for number in 0..=LAST_NUMBER {
@@ -104,7 +104,7 @@ async fn follow_numbers(store: &dyn QuotaStore, key: &StoreKey, mut on_notice: i
         on_notice(&notice).await;
         let reading = read(store, key).await;
         latest = reading.document.as_ref().map(number);
-        // As a follower does after a late notice.
+        // Do this as a follower does after a late notice.
         seen = notice.version.or(reading.version());
     }
 }
