@@ -12,8 +12,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts `quota` with these arguments and with `input` on its standard input. Its output is discarded.
 ///
-/// The input may hold secrets, because only the new process reads the pipe. If this process is killed while it writes, or the new one
-/// does not read within [`START_TIMEOUT`], the new one gets a part of the input.
+/// The input may contain secrets, because only the new process reads the pipe. If this process is killed while it
+/// writes, or the new one does not read within [`START_TIMEOUT`], the new one gets a part of the input.
 ///
 /// # Errors
 ///

@@ -19,8 +19,8 @@ use crate::exit::{CliError, Exit};
 use crate::sanitize::sanitize;
 use crate::term;
 
-/// The variable with the store URL, if the command line has none. A URL may hold a password, and other users can read the arguments
-/// of a process.
+/// The variable with the store URL, used if the command line has none. A URL may contain a password, and other users
+/// can read the arguments of a process.
 pub(crate) const URL_VARIABLE: &str = "QUOTA_STORE";
 /// The store without a file, which is private to this process.
 const MEMORY_URL: &str = "memory:";
@@ -38,7 +38,7 @@ pub(crate) struct OpenedStore {
     pub(crate) used: Option<Arc<CommandStore>>,
     /// The store with its files for outages; `None` if it is not shared.
     outage: Option<Arc<OutageStore>>,
-    /// The URL, for child processes that use the same store. It may hold a password.
+    /// The URL, for child processes that use the same store. It may contain a password.
     pub(crate) url: Secret,
     /// Whether other processes can use the store.
     pub(crate) is_shared: bool,
@@ -212,7 +212,7 @@ impl OpenedStore {
         // Bypass the outage files, because this future may be dropped at any time, and with it a due attempt to end an
         // outage.
         if let Some(used) = self.used.as_ref().filter(|_| self.is_file()) {
-            // The first use reports any error.
+            // Ignore errors, because the first operation reports them.
             let _ = used.read(&StoreKey::probe()).await;
         }
     }
@@ -228,8 +228,8 @@ impl OpenedStore {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the store needs repair. Otherwise a manager would run standalone, and few users would notice. An unavailable
-    /// store is not an error, because it may answer later.
+    /// [`CliError`] if the store needs repair. Otherwise a manager would run standalone, and few users would notice. An
+    /// unavailable store is not an error, because it may respond later.
     pub(crate) async fn check(&self, config: &Config) -> Result<(), CliError> {
         let _ = self.policy(config);
         match self.store.read(&StoreKey::probe()).await {

@@ -1,5 +1,5 @@
-//! Spawning a task that ends with its owner.
-//! The tasks themselves are in `node`, `connector`, `subscription_task` and `keepalive`.
+//! Spawns tasks that end with their owner. The tasks themselves are in `node`, `connector`, `subscription_task` and
+//! `keepalive`.
 
 use std::future::Future;
 

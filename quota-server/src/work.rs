@@ -40,7 +40,7 @@ impl Work {
 pub(crate) struct Client(CancellationToken);
 
 impl Client {
-    /// A client, which has disconnected when the guard is dropped.
+    /// A guard whose drop means that the client has disconnected.
     pub(crate) fn new() -> (Self, tokio_util::sync::DropGuard) {
         let token = CancellationToken::new();
         (Self(token.clone()), token.drop_guard())

@@ -1,4 +1,4 @@
-//! A machine: the clock of its processes, and the file in which its commands share the documents of an outage.
+//! A machine: the clock of its processes, and the file that its commands share during an outage.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Machine {
         Arc::new(Self { clock, file: Mutex::default() })
     }
 
-    /// Sets the clock ahead, or back.
+    /// Sets the clock forward or back.
     pub(crate) fn jump(&self, by_ms: i64) {
         move_by(&self.clock, SignedDuration::from_millis(by_ms));
     }
@@ -47,7 +47,7 @@ fn move_by(clock: &Clock, by: SignedDuration) {
     clock.set(clock.now().checked_add(by).unwrap_or(START));
 }
 
-/// Sets the clock a little ahead or back again and again.
+/// Repeatedly sets the clock forward or back by a small step.
 async fn drift(clock: Clock, true_clock: Clock, ppm: i64) {
     loop {
         true_clock.sleep(DRIFT_STEP).await;
@@ -59,7 +59,7 @@ async fn drift(clock: Clock, true_clock: Clock, ppm: i64) {
 const DRIFT_STEP: Duration = Duration::from_secs(DRIFT_STEP_S.unsigned_abs());
 const DRIFT_STEP_S: i64 = 20;
 
-/// The file. A process that has it open gets errors after its removal.
+/// The outage file. After its removal, a process that has it open gets errors.
 #[derive(Debug)]
 struct Opened {
     store: MemoryStore,

@@ -6,7 +6,7 @@ use quota_core::AccountId;
 /// The start of every simulation, by the store's clock.
 pub(crate) const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
-/// The plan and the login id that name a login.
+/// The text of a login, which is its plan and its login id.
 pub(crate) fn plan_of(login: usize) -> String {
     format!("login-{login}")
 }
@@ -21,7 +21,7 @@ pub(crate) fn number_of(account: &AccountId) -> usize {
     number_in(account.as_str())
 }
 
-/// The number in the text of an account, or in the key of its record.
+/// The number in an account's name, or in the key of its record.
 pub(crate) fn number_in(text: &str) -> usize {
     text.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
 }

@@ -56,7 +56,7 @@ fn change(
     })
 }
 
-/// A warning if the account's own killswitch makes its own minimum useless.
+/// A warning if the account's killswitch makes its minimum ineffective.
 fn limits_warning(account: &AccountSettings) -> Option<String> {
     let both = [account.limits.min_remaining.as_ref()?, account.limits.killswitch.as_ref()?];
     let every = both.map(|limits| limits.default_limit().unwrap_or(Percent::ZERO));

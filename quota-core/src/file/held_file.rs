@@ -78,7 +78,7 @@ impl HeldFile {
         replaced
     }
 
-    /// Whether no other process has taken the lock over.
+    /// Whether this process still holds the lock.
     pub(super) fn is_held(&self) -> io::Result<bool> {
         Ok(read_owner(&self.path)?.is_some_and(|owner| owner == self.owner))
     }
@@ -106,7 +106,7 @@ fn stale_owner(path: &Path, draft: &Path) -> io::Result<Option<String>> {
 /// The owner in a lock file; `None` if the file does not exist.
 fn read_owner(path: &Path) -> io::Result<Option<String>> {
     match fs::read(path) {
-        // Only letters and digits, because the owner becomes part of a file name.
+        // Accept only letters and digits, because the owner becomes part of a file name.
         Ok(contents) => {
             let owner = contents.iter().take(32).filter(|byte| byte.is_ascii_alphanumeric());
             Ok(Some(owner.map(|byte| char::from(*byte)).collect()))

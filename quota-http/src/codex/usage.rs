@@ -17,7 +17,7 @@ use crate::window_length::{scoped_id, window_of_length};
 /// The fields of a window: its usage in percent, its length, and its reset.
 pub(super) struct WindowFields {
     pub(super) length: &'static str,
-    /// The seconds in the unit of the length.
+    /// The number of seconds per unit of the length.
     pub(super) unit: f64,
     pub(super) resets_at: &'static str,
     pub(super) resets_in: &'static str,
@@ -264,7 +264,7 @@ fn share(limit: &Value<'_>) -> Field<f64> {
     }
 }
 
-/// When a window resets: a time, or else a number of seconds from now.
+/// When a window resets, from a time or from a number of seconds.
 fn reset(window: &Value<'_>, fields: &WindowFields, now: Timestamp) -> Option<Timestamp> {
     timestamp(window.get(fields.resets_at)).or_else(|| after(number(window.get(fields.resets_in)).ok()?, now))
 }

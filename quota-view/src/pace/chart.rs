@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::WindowPace;
 
-/// A point: elapsed time and use, both from 0 to 1.
+/// A point: elapsed time and usage, both from 0 to 1.
 pub type Point = (f64, f64);
 
 /// The chart of a period.

@@ -1,5 +1,5 @@
-//! Checks that the providers can be reached, and compares their clocks with the local clock.
-//! It requests the root page of each host without a login, so that no budget counts the request.
+//! Checks that the providers can be reached, and compares their clocks with the local clock. It requests the root page
+//! of each host without a login, so that the request does not count toward a budget.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::format::{between, duration};
 const USER_AGENT_VALUE: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (doctor)");
 /// The time limit for each host.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest harmless difference between two clocks. A `Date` header has whole seconds only.
+/// The largest harmless difference between two clocks. A `Date` header has only whole seconds.
 const MAX_SKEW: Duration = Duration::from_secs(5);
 
 /// Checks every host of the enabled accounts once.
@@ -78,7 +78,7 @@ pub(super) fn skew(remote: Timestamp, before: Timestamp, after: Timestamp) -> Du
     between(after, remote).max(between(remote, before))
 }
 
-/// Checks the difference of a clock.
+/// Checks a clock difference.
 pub(super) fn clock(subject: &str, skew: Duration) -> Check {
     if skew <= MAX_SKEW {
         return Check::ok(Area::Clock, subject, "in sync with this machine");

@@ -112,7 +112,7 @@ pub(super) struct StatusParams {
     accounts: Option<Vec<Name>>,
     /// Refresh readings that are older than this many seconds. Without it, the configuration decides (usually 300).
     max_age_seconds: Option<u32>,
-    /// If true, make no call to a provider, and show what is known.
+    /// If true, make no calls to providers, and show the cached readings.
     offline: Option<bool>,
 }
 
@@ -123,7 +123,7 @@ pub(super) struct StatusParams {
 struct RequestParams {
     /// The model that the work will use, such as "claude-opus-4-5". Windows that count only other models are then ignored.
     model: Option<Name>,
-    /// A stable name of this conversation. If the configuration asks for it, a session keeps its account.
+    /// A stable name of this conversation. With `mode` sticky_balanced, a session keeps its account.
     session: Option<Name>,
     /// Whether an account whose usage is unknown may be chosen. Without it, the configuration decides (usually deny).
     unknown: Option<UnknownParam>,
@@ -136,7 +136,7 @@ struct RequestParams {
 struct WaitParams {
     /// The model that the work will use, such as "claude-opus-4-5". Windows that count only other models are then ignored.
     model: Option<Name>,
-    /// A stable name of this conversation. If the configuration asks for it, a session keeps its account.
+    /// A stable name of this conversation. With `mode` sticky_balanced, a session keeps its account.
     session: Option<Name>,
     /// Whether an account whose usage is unknown may be chosen. Without it, the configuration decides (usually deny).
     unknown: Option<UnknownParam>,

@@ -1,4 +1,4 @@
-//! Runs simulations: one with its whole trace, or many on all cores.
+//! Runs one simulation and prints its trace, or runs many on all cores.
 
 mod campaign;
 
