@@ -21,7 +21,7 @@ impl RecordEntry {
     ///
     /// # Errors
     ///
-    /// [`QuotaError`] only if the policy is [`StoreOutagePolicy::FailClosed`].
+    /// An error only if the policy is [`StoreOutagePolicy::FailClosed`].
     pub(crate) async fn change<T>(
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
