@@ -18,7 +18,7 @@ use super::login_index::LoginFilter;
 use super::slot::AccountSlot;
 use crate::Request;
 use crate::reservation::{LocalReservations, Reservation, Reservations};
-use crate::routing::{Reason, Verdict, headroom};
+use crate::routing::{Reason, RoutingPolicy, Verdict, headroom};
 
 /// The minimum time that a request allows for the store.
 const MIN_TIME: Duration = Duration::from_millis(100);
@@ -324,19 +324,31 @@ impl Inner {
             return None;
         }
         let seq = state.sync_seq.fetch_add(1, Ordering::AcqRel) + 1;
-        let synced =
-            self.clock.bounded(timeout, sync_with_store(&*shared.store, state, || self.now(), timeout)).await;
-        let synced = synced.unwrap_or_else(|| {
-            Err(StoreError::unavailable(
-                WriteState::Unknown,
-                format!("timed out after {} ms", timeout.as_millis()),
-            ))
-        });
+        // The limit of one trip is never shorter than `timeout`, so that an error is one of the store.
+        let trip = self.policy.reservation_timeout;
+        let sync = sync_with_store(&*shared.store, state, || self.now(), trip);
+        let synced = match self.clock.bounded(timeout, sync).await {
+            Some(synced) => synced,
+            None if timeout < conclusive_timeout(&self.policy) => return None,
+            None => Err(timed_out(timeout)),
+        };
         shared.record_outcome(self.clock.now(), synced.as_ref().err());
         synced.ok()?;
         *synced_seq = seq;
         Some(admission().unwrap_or(true))
     }
+}
+
+fn timed_out(timeout: Duration) -> StoreError {
+    StoreError::unavailable(WriteState::Unknown, format!("timed out after {} ms", timeout.as_millis()))
+}
+
+/// The shortest timeout after which the store counts as unavailable. A request that waited for a refresh gives the store less, and then
+/// a working store may be late.
+///
+/// If `route_timeout` is shorter than `reservation_timeout`, no request gives the store the whole `reservation_timeout`.
+fn conclusive_timeout(policy: &RoutingPolicy) -> Duration {
+    policy.reservation_timeout.min(policy.route_timeout / 2)
 }
 
 /// Merges this process's reservations and releases into the store's document, and adopts the result.

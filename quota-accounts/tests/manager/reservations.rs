@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use quota_accounts::routing::Reason;
 use quota_accounts::{
     FallbackAccountManager, Idempotency, Limits, Request, RequestOutcome, RetryAdvice, Route, RouteError,
-    RoutingPolicy,
+    RoutingPolicy, UnknownUsage,
 };
 use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::FlakyStore;
@@ -331,6 +331,26 @@ async fn a_slow_store_for_reservations_does_not_exceed_the_time_of_a_route() {
 
         assert_eq!(took, SignedDuration::from_secs(1), "{kind:?}");
         assert_eq!(env.clock.now().duration_since(started_at), took, "{kind:?}: the store is not used again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_with_little_time_left_does_not_stop_others_from_sharing() {
+    // One or two round trips take longer than the minimum, and both less than the timeout for reservations.
+    for (kind, latency) in BOTH.into_iter().flat_map(|kind| [(kind, 60), (kind, 120)]) {
+        let mut env = env(kind);
+        // A little more than the timeout of a request.
+        env.provider = env.provider.with_delay(Duration::from_millis(5_200));
+        env.policy.when_unknown = UnknownUsage::Allow;
+        let store = SlowStore::on(&env.clock);
+        let accounts = env.builder().reservations(store.clone()).build().expect("a valid configuration");
+        store.latency.store(latency, Ordering::SeqCst);
+
+        let _late = route(&accounts).await;
+        store.trips.store(0, Ordering::SeqCst);
+        let _next = route(&accounts).await;
+
+        assert_eq!(store.trips.load(Ordering::SeqCst), 2, "{kind:?}, {latency} ms");
     }
 }
 
