@@ -127,6 +127,16 @@ impl AccountSettings {
         self.origin == Origin::Default
     }
 
+    /// The headers and the query parameters of its requests, as one text; `None` without any. Requests of one login that differ in them may
+    /// read different limits.
+    pub(crate) fn scope(&self) -> Option<String> {
+        let headers =
+            self.headers.iter().map(|(name, value)| [&name.to_ascii_lowercase(), ": ", value].concat());
+        let query = self.query.iter().map(|(name, value)| [name, "=", value].concat());
+        let parts: Vec<_> = headers.chain(query).collect();
+        (!parts.is_empty()).then(|| parts.join("\n"))
+    }
+
     /// Whether both accounts use the same login.
     pub(crate) fn shares_login_with(&self, other: &Self) -> bool {
         match (&self.login, &other.login) {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota::credentials::{
-    CommandToken, CredentialMap, EnvToken, Environment, FileToken, Keyring, TokenStore,
+    CommandToken, CredentialMap, EnvToken, Environment, FileToken, Keyring, ScopedLogin, TokenStore,
 };
 use quota::http::{Fetcher, FetcherBuilder, OAuthRefresher, Provider};
 use quota::manager::QuotaManagerBuilder;
 use quota::{AccountId, Credential, CredentialError, CredentialSource, MemoryStore, Policy, QuotaManager};
 use quota_server::LastResponses;
 
-use crate::config::{self, Config, DefinedProviders, LoginSource, OAuthSettings};
+use crate::config::{self, AccountSettings, Config, DefinedProviders, LoginSource, OAuthSettings};
 use crate::exit::{CliError, Exit};
 use crate::scope::CommandScope;
 use crate::store::OpenedStore;
@@ -110,7 +110,7 @@ pub(crate) fn open_read_only(config: &Config, store: &OpenedStore) -> Result<Quo
     let builder =
         config.accounts.iter().fold(builder(config, store, "", store.policy(config)), |builder, account| {
             match login_source(&account.login, config) {
-                Some(source) => builder.credentials_for(account.id.clone(), source),
+                Some(source) => builder.credentials_for(account.id.clone(), scoped(source, account)),
                 None => builder,
             }
         });
@@ -300,8 +300,20 @@ pub(crate) fn credential_sources(config: &Config, logins: &TokenStore) -> Creden
             LoginSource::Own => Arc::new(logins.clone()),
             _ => credential_source(&account.login, config),
         };
-        sources.with(account.id.clone(), source)
+        sources.with(account.id.clone(), scoped(source, account))
     })
+}
+
+/// The source of an account's record. Accounts whose requests differ have a record each, also with one login.
+pub(crate) fn account_source(account: &AccountSettings, config: &Config) -> Arc<dyn CredentialSource> {
+    scoped(credential_source(&account.login, config), account)
+}
+
+fn scoped(source: Arc<dyn CredentialSource>, account: &AccountSettings) -> Arc<dyn CredentialSource> {
+    match account.scope() {
+        Some(scope) => Arc::new(ScopedLogin::new(source, scope)),
+        None => source,
+    }
 }
 
 /// The logins of this program, which are renewed with the clients of the configuration. The lease for renewals is in the store, unless

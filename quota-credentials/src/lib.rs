@@ -12,6 +12,7 @@
 //! | `Keyring` (feature `keyring`) | a token in the keyring of the operating system |
 //! | [`from_fn`] | the result of your own async function |
 //! | [`CredentialMap`] | a separate source for each account |
+//! | [`ScopedLogin`] | another source, for one of the organizations of a login |
 //!
 //! Each call to a source reads the login again, because logins change while a program runs. A manager caches
 //! credentials: it reads an unchanged file once, and runs a command once every five minutes. No source uses the refresh
@@ -57,6 +58,7 @@ mod from_fn;
 #[cfg(feature = "keyring")]
 mod keyring;
 mod login_file;
+mod scoped_login;
 mod session_files;
 mod static_credential;
 mod token;
@@ -72,6 +74,7 @@ pub use from_fn::{FromFn, from_fn};
 #[cfg(feature = "keyring")]
 pub use keyring::Keyring;
 pub use login_file::LoginFile;
+pub use scoped_login::ScopedLogin;
 pub use session_files::{SessionFile, SessionFiles, Sessions};
 pub use static_credential::StaticCredential;
 pub use token_store::{LogInError, NewLogin, PutResult, TokenStore, TokenStoreBuilder};

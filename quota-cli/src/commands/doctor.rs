@@ -157,7 +157,7 @@ async fn of_accounts(config: &Config, store: Option<&OpenedStore>, clock: &Clock
     for account in &config.accounts {
         let (of_login, login) = credentials::of(account, config, clock).await;
         checks.extend(of_login);
-        logins.push((&account.id, login.unwrap_or_default()));
+        logins.push((account, login.unwrap_or_default()));
     }
     checks.extend(same_login::of(&logins));
     let fingerprints: Vec<_> = logins.iter().map(|(_, login)| login.fingerprint).collect();

@@ -114,6 +114,25 @@ fn pick_does_not_go_from_an_exhausted_login_to_itself() {
 }
 
 #[test]
+fn accounts_of_one_login_with_different_requests_share_no_record() {
+    let accounts = [
+        ("main", ""),
+        ("team-a", "claude_config_dir = \"~/.claude/\"\nheaders = { x-team = \"a\" }"),
+        ("team-b", "claude_config_dir = \"~/.claude/\"\nquery = { team = \"b\" }"),
+        ("team-a-again", "claude_config_dir = \"~/.claude/\"\nheaders = { X-Team = \"a\" }"),
+    ];
+    let env = Env::new(Machine::new(), [40.0, 10.0], &accounts);
+    env.log_in(".claude", "home");
+
+    let shown = env.run(&["status"]);
+
+    assert_eq!((shown.code, env.calls()), (Some(0), 3), "{}", shown.stderr);
+    let again = env.run(&["explain", "--json"]).json();
+    let same = [1, 2, 3].map(|at| again["accounts"][at]["same_login_as"].clone());
+    assert_eq!(same, [json!(null), json!(null), json!("anthropic/team-a")]);
+}
+
+#[test]
 fn pick_has_no_fallback_if_both_accounts_hold_one_login() {
     let accounts = [("main", ""), ("again", "claude_config_dir = \"~/.claude/\"")];
     let env = Env::new(Machine::new(), [100.0, 10.0], &accounts);

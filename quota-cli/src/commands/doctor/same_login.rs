@@ -4,19 +4,25 @@ use quota::AccountId;
 use quota::model::LoginInfo;
 
 use super::{Area, Check, Incident};
+use crate::config::AccountSettings;
 use crate::hint;
 
 /// A warning for each account whose login an earlier account also has.
 ///
 /// Equal login ids prove this, and so do equal token fingerprints. A copied file contains the token, but states no
 /// login.
-pub(super) fn of(logins: &[(&AccountId, LoginInfo)]) -> Vec<Check> {
-    let check = |(at, (account, login)): (usize, &(&AccountId, LoginInfo))| {
-        let before = logins[..at].iter().filter(|(other, _)| other.provider() == account.provider());
+///
+/// Accounts whose requests have different headers or query parameters may read the limits of different organizations.
+pub(super) fn of(logins: &[(&AccountSettings, LoginInfo)]) -> Vec<Check> {
+    let check = |(at, (account, login)): (usize, &(&AccountSettings, LoginInfo))| {
+        let is_comparable = |other: &AccountSettings| {
+            other.id.provider() == account.id.provider() && other.scope() == account.scope()
+        };
+        let before = logins[..at].iter().filter(|(other, _)| is_comparable(other));
         let (first, kind) = before
-            .filter_map(|(other, known)| Some((*other, Same::of(known, login)?)))
+            .filter_map(|(other, known)| Some((&other.id, Same::of(known, login)?)))
             .min_by_key(|(_, kind)| *kind)?;
-        Some(kind.check(account, first))
+        Some(kind.check(&account.id, first))
     };
     logins.iter().enumerate().filter_map(check).collect()
 }
@@ -61,6 +67,7 @@ mod tests {
     use quota::model::{CredentialFingerprint, LoginId};
 
     use super::*;
+    use crate::config::LoginSource;
 
     fn login(id: Option<&str>, token: u64) -> LoginInfo {
         let login = id.map_or_else(LoginInfo::unknown, |id| LoginInfo::new(LoginId::new(id)));
@@ -68,8 +75,13 @@ mod tests {
     }
 
     fn found(logins: [LoginInfo; 3]) -> Vec<(String, String)> {
-        let ids = ["anthropic/a", "anthropic/b", "anthropic/c"].map(|id| id.parse::<AccountId>().unwrap());
-        let logins: Vec<_> = ids.iter().zip(logins).collect();
+        let accounts = ["anthropic/a", "anthropic/b", "anthropic/c"]
+            .map(|id| AccountSettings::new(id.parse().unwrap(), LoginSource::ClaudeCode));
+        found_for(&accounts, logins)
+    }
+
+    fn found_for(accounts: &[AccountSettings], logins: [LoginInfo; 3]) -> Vec<(String, String)> {
+        let logins: Vec<_> = accounts.iter().zip(logins).collect();
         let checks = of(&logins).into_iter();
         let words = |message: &str| message.split([':', ',']).next().unwrap().to_owned();
         checks.map(|check| (check.subject.clone(), words(&check.message))).collect()
@@ -91,6 +103,19 @@ mod tests {
         let found = found([login(Some("x"), 1), login(None, 1), login(None, 2)]);
 
         assert_eq!(found, [pair("anthropic/b", "same token as anthropic/a")]);
+    }
+
+    #[test]
+    fn accounts_whose_requests_differ_are_not_named() {
+        let mut accounts = ["anthropic/a", "anthropic/b", "anthropic/c"]
+            .map(|id| AccountSettings::new(id.parse().unwrap(), LoginSource::ClaudeCode));
+        for (account, team) in accounts.iter_mut().zip(["x", "y", "x"]) {
+            account.headers.insert("x-team".to_owned(), team.to_owned());
+        }
+
+        let found = found_for(&accounts, [login(Some("x"), 1), login(Some("x"), 1), login(Some("x"), 1)]);
+
+        assert_eq!(found, [pair("anthropic/c", "same login as anthropic/a")]);
     }
 
     #[test]

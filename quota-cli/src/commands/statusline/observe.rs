@@ -60,7 +60,7 @@ pub(super) async fn merge<'a>(
         return MergeResult::Nothing;
     }
     // The manager rejects the observation if the account has another login in the meantime.
-    let source = context::credential_source(&settings.login, config);
+    let source = context::account_source(settings, config);
     let Ok(credential) = source.credential(&settings.id).await else {
         return of_session(settings.id.clone());
     };
