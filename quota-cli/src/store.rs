@@ -120,9 +120,12 @@ fn find(url: Option<&str>, purpose: Purpose) -> Result<OpenedStore, CliError> {
     let outage = is_shared.then(|| {
         let timeout = store_timeout(&url, &Policy::default());
         let store = OutageStore::new(Arc::clone(&used_store), quota::outage_files(&url), timeout);
-        // A statusline waits only briefly for the lock of a file, so its timeouts do not indicate an outage.
-        let is_brief = purpose == Purpose::Line && is_file(&url);
-        Arc::new(if is_brief { store.ignoring_timeouts() } else { store })
+        Arc::new(match purpose {
+            // A statusline waits only briefly for the lock of a file, so its timeouts do not indicate an outage.
+            Purpose::Line if is_file(&url) => store.brief().ignoring_timeouts(),
+            Purpose::Line => store.brief(),
+            Purpose::Command | Purpose::Examination => store,
+        })
     });
     Ok(OpenedStore {
         store: match &outage {

@@ -56,6 +56,7 @@ pub struct OutageStore {
     is_disabled: AtomicBool,
     /// Whether an unavailable store does not begin an outage.
     ignores_timeouts: bool,
+    is_brief: bool,
     offset_ms: Mutex<Option<i64>>,
     copies: Mutex<Copies>,
     /// Whether this process ran out of time in an attempt to end the outage. It makes no further attempt.
@@ -80,6 +81,8 @@ struct Level {
 struct Copies {
     /// The version in the store of the last copy of each document.
     versions: HashMap<StoreKey, Version>,
+    /// When each document of the store was last read, and whether the store had it.
+    reads: HashMap<StoreKey, (Instant, bool)>,
     /// When a copy last failed. After that, no copy delays this process for a while.
     failed_at: Option<Instant>,
 }
@@ -121,6 +124,7 @@ impl OutageStore {
             timeout_ms: AtomicU64::new(0),
             is_disabled: AtomicBool::new(false),
             ignores_timeouts: false,
+            is_brief: false,
             offset_ms: Mutex::new(None),
             copies: Mutex::default(),
             lacks_time: AtomicBool::new(false),
@@ -147,6 +151,14 @@ impl OutageStore {
     #[must_use]
     pub fn ignoring_timeouts(mut self) -> Self {
         self.ignores_timeouts = true;
+        self
+    }
+
+    /// For a process that limits the time of all its store operations, such as a statusline. After an attempt to end an outage has run
+    /// out of that time, no such process makes another for 5 seconds. Otherwise one after the other would wait for a slow store.
+    #[must_use]
+    pub fn brief(mut self) -> Self {
+        self.is_brief = true;
         self
     }
 

@@ -83,7 +83,8 @@ impl OutageStore {
 
     /// Whether this process may make an attempt now.
     fn may_try(&self, doc: &OutageDoc, now: Timestamp) -> bool {
-        doc.is_due(now) && !self.lacks_time.load(Ordering::Relaxed)
+        let is_due = if self.is_brief { doc.is_due_for_brief(now) } else { doc.is_due(now) };
+        is_due && !self.lacks_time.load(Ordering::Relaxed)
     }
 
     /// Records that a store operation encountered this outage.
@@ -120,7 +121,7 @@ impl OutageStore {
                         "no time left for the attempt to use the store, so another process makes it"
                     );
                     self.lacks_time.store(true, Ordering::Relaxed);
-                    let abandoned = |doc: &mut OutageDoc, _| doc.attempt_abandoned(holder);
+                    let abandoned = |doc: &mut OutageDoc, now| doc.attempt_abandoned(holder, now);
                     let doc = Self::change(store.as_ref(), abandoned).await?.document;
                     return Ok(Some(Active { index, store, doc, now }));
                 }

@@ -9,6 +9,8 @@ use crate::clock::Instant;
 use crate::store::update::Trips as _;
 use crate::store::{CasOutcome, Document, QuotaStore as _, StoreError, StoreKey, StoreRead};
 
+/// How long this process does not read a document of the store again. A command reads each document several times.
+const RECENT: Duration = Duration::from_millis(500);
 /// How long this process makes no further copies after a failed one.
 const COPY_PAUSE: Duration = Duration::from_secs(5);
 
@@ -19,16 +21,29 @@ impl OutageStore {
         if !active.doc.reads_work(key) || !Kind::of(key).is_merged() {
             return local.read(key).await;
         }
+        if let Some(is_found) = self.recently_found(key) {
+            let reading = local.read(key).await?;
+            // The copy of an earlier outage was in a file that is gone.
+            if reading.document.is_some() || !is_found {
+                return Ok(reading);
+            }
+        }
         let (reading, found) = tokio::join!(local.read(key), self.find_copy(key));
         let reading = reading?;
         let Some(found) = found else { return Ok(reading) };
-        // The file with the copy of an earlier outage is gone.
+        // As above, another file may have no copy.
         if reading.document.is_some() && self.copies.lock().versions.get(key) == Some(&found.version) {
             return Ok(reading);
         }
         let is_changed = Self::copy(&local, key, &found, &reading).await?;
         self.copies.lock().versions.insert(key.clone(), found.version);
         if is_changed { local.read(key).await } else { Ok(reading) }
+    }
+
+    /// Whether the store had the document, if this process has read it a moment ago.
+    fn recently_found(&self, key: &StoreKey) -> Option<bool> {
+        let (at, is_found) = self.copies.lock().reads.get(key).copied()?;
+        (self.clock.instant().saturating_since(at) < RECENT).then_some(is_found)
     }
 
     /// Reads the store's document; `None` if there is none, or if a copy has just failed.
@@ -39,8 +54,11 @@ impl OutageStore {
             return None;
         }
         let reading = Remote(self).read(key).await;
-        self.copies.lock().failed_at = reading.is_err().then_some(now);
-        reading.ok()?.document
+        let mut copies = self.copies.lock();
+        copies.failed_at = reading.is_err().then_some(now);
+        let document = reading.ok()?.document;
+        copies.reads.insert(key.clone(), (now, document.is_some()));
+        document
     }
 
     /// Copies the store's document into the level, or merges it into the level's document. Returns whether the level's
@@ -77,7 +95,10 @@ impl OutageStore {
             let copied = self.copies.lock().versions.get(key).copied();
             match self.remote.wait_for_change(key, copied).await {
                 Ok(notice) if notice.is_unchanged => {}
-                Ok(_) => return,
+                Ok(_) => {
+                    self.copies.lock().reads.remove(key);
+                    return;
+                }
                 Err(_) => break,
             }
         }

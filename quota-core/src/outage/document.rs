@@ -72,6 +72,14 @@ pub(super) struct OutageDoc {
     /// The lease of the process that tries the store.
     #[serde(default)]
     attempt: LeaseDoc,
+    /// When an attempt last ran out of its process's time.
+    #[serde(
+        rename = "abandoned_at_ms",
+        default,
+        with = "jiff::fmt::serde::timestamp::millisecond::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    abandoned_at: Option<Timestamp>,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
@@ -99,6 +107,7 @@ impl Default for OutageDoc {
             is_partial: false,
             failed_keys: BTreeMap::new(),
             attempt: LeaseDoc::default(),
+            abandoned_at: None,
             unknown: ExtraFields::default(),
         }
     }
@@ -149,6 +158,13 @@ impl OutageDoc {
     /// A time in the distant future counts as due, because it was written before this machine's clock was set back.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.retry_at.is_none_or(|at| at <= now || time::elapsed(now, at) > MAX_BACKOFF * 2)
+    }
+
+    /// Whether a process with little time for the store should try it now. After an attempt that ran out of such a time, another one would
+    /// too often do the same, and the processes would wait for the store one after the other.
+    pub(super) fn is_due_for_brief(&self, now: Timestamp) -> bool {
+        let is_recent = |at: Timestamp| now.duration_since(at).unsigned_abs() < MIN_BACKOFF;
+        self.is_due(now) && !self.abandoned_at.is_some_and(is_recent)
     }
 
     /// Acquires the lease for the attempt. Returns whether this process must try the store.
@@ -219,9 +235,10 @@ impl OutageDoc {
     }
 
     /// Records that this holder makes no attempt. This proves nothing about the store.
-    pub(super) fn attempt_abandoned(&mut self, holder: RequestId) {
+    pub(super) fn attempt_abandoned(&mut self, holder: RequestId, now: Timestamp) {
         if self.is_writable() {
             self.attempt.release(holder);
+            self.abandoned_at = Some(now);
         }
     }
 
@@ -345,6 +362,25 @@ mod tests {
         assert!(doc.claim(RequestId::from(2), at(20)));
 
         assert!(!doc.is_claimed_by(RequestId::from(1), at(20)));
+    }
+
+    #[test]
+    fn after_an_abandoned_attempt_only_brief_processes_wait() {
+        let mut doc = failed_at(0);
+        assert!(doc.claim(RequestId::from(1), at(5)));
+
+        doc.attempt_abandoned(RequestId::from(1), at(6));
+
+        assert_eq!([6, 10, 11].map(|second| doc.is_due_for_brief(at(second))), [false, false, true]);
+        assert!(doc.claim(RequestId::from(2), at(6)));
+    }
+
+    #[test]
+    fn an_abandoned_attempt_from_before_a_clock_change_delays_no_process() {
+        let mut doc = OutageDoc::default();
+        doc.attempt_abandoned(RequestId::from(1), at(3600));
+
+        assert!(doc.is_due_for_brief(at(0)));
     }
 
     #[test]

@@ -754,6 +754,24 @@ async fn an_attempt_without_an_answer_uses_the_time_of_one_process() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_abandoned_attempt_uses_the_time_of_one_brief_process() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    machine.set(Fault::Slow);
+    machine.clock.sleep(SECOND * 8).await;
+    let key = StoreKey::account(&id("main"));
+    let mut uses = Vec::new();
+    for pause in [0, 1, 5] {
+        machine.clock.sleep(SECOND * pause).await;
+        let before = machine.uses();
+        let _ = Limited::store(&machine, SECOND).brief().read(&key).await;
+        uses.push(machine.uses() > before);
+    }
+
+    assert_eq!(uses, [true, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn fail_closed_uses_no_level() {
     let mut machine = Machine::new(Fault::Refused);
     machine.policy = machine.policy.on_store_unavailable(StoreOutagePolicy::FailClosed);
@@ -964,6 +982,22 @@ async fn readings_that_arrive_in_a_read_only_store_are_shown() {
     }
 
     assert_eq!(machine.provider.calls_for(&id("main")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_in_a_row_read_a_read_only_store_once() {
+    let machine = Machine::new(Fault::None);
+    machine.command().await;
+    machine.set(Fault::ReadOnly);
+    machine.command_for("other").await;
+    let (store, key) = (machine.store(), StoreKey::account(&id("main")));
+    let before = machine.uses();
+
+    for _ in 0..3 {
+        assert!(store.read(&key).await.unwrap().document.is_some());
+    }
+
+    assert_eq!(machine.uses() - before, 1);
 }
 
 #[tokio::test(start_paused = true)]
