@@ -245,8 +245,8 @@ pub fn scenarios() -> Vec<Scenario> {
         row(
             "panic",
             "the fetcher panics",
-            "no hold: reads call again until the budget is used up, then readings become stale",
-            "quota-core/tests/manager/cancellation.rs",
+            "the next read calls again; after the second panic readings become stale, with a backoff",
+            "quota-core/tests/manager/single_flight.rs",
             provider(ProviderFault::Panic),
         ),
         row(

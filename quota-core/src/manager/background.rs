@@ -37,7 +37,7 @@ pub(crate) fn keep_fresh(
                     Err(QuotaError::LoginChanged { .. }) => Duration::ZERO,
                     // `wait_until_due` waits until a refresh may succeed, and returns early if the hold is cleared.
                     Err(QuotaError::OnHold { .. }) => Duration::ZERO,
-                    // These errors arm no hold, such as a missing login or a panic, so the policy's backoff applies here.
+                    // These errors arm no hold, such as a missing login or a first panic, so the policy's backoff applies here.
                     Err(_) => {
                         failures += 1;
                         entry.provider.policy.error_backoff.delay(failures, 0.0)

@@ -103,7 +103,8 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// The fetcher, the credential source or the store panicked. The next refresh starts from the beginning.
+    /// The fetcher, the credential source or the store panicked. The next refresh starts from the beginning, unless the fetcher has failed
+    /// before too: then its panic arms a hold.
     #[error("the refresh of {account} panicked")]
     #[non_exhaustive]
     Panicked {

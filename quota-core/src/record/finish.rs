@@ -170,7 +170,26 @@ impl Record {
         })
     }
 
-    /// Releases the lease without a result, because the call was cancelled or panicked.
+    /// Records a call whose fetcher panicked, and releases the lease. The first failure in a row arms no hold, so the next refresh calls
+    /// again. Every further one arms the hold of a malformed response: otherwise reads would call until the budget is used up.
+    ///
+    /// Recording the same panic twice counts it once.
+    pub fn panicked(&mut self, now: Timestamp, lease: &Lease, policy: &Policy) -> FailOutcome {
+        if self.failures > 0 || !self.holds(lease) {
+            return self.fail(now, lease, &Self::panic_failure(), policy);
+        }
+        self.lease = None;
+        self.failures = 1;
+        self.streak_fence = self.streak_fence.max(lease.fence);
+        FailOutcome::Stored { hold: None, cooldown: None }
+    }
+
+    /// The failure of a call whose fetcher panicked.
+    pub(crate) fn panic_failure() -> FetchError {
+        FetchError::malformed("the fetcher panicked")
+    }
+
+    /// Releases the lease without a result, because the call was cancelled.
     pub fn release(&mut self, lease: &Lease) {
         if self.holds(lease) {
             self.lease = None;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use crate::support::*;
 use quota_core::model::{LoginId, RequestId};
-use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record};
+use quota_core::record::{HoldReason, LeaseDecision, LeaseRequest, MaxStaleness, Record};
 use quota_core::store::StoreKey;
 use quota_core::testing::FakeProvider;
 use quota_core::{FetchError, Policy, QuotaError};
 use tokio::task::JoinSet;
 
+const HOUR: Duration = Duration::from_secs(3_600);
 const CALL_DURATION: Duration = Duration::from_millis(50);
 
 #[tokio::test(start_paused = true)]
@@ -93,6 +94,36 @@ async fn a_panicking_fetcher_fails_its_callers_but_not_the_next_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fetcher_that_panics_again_arms_the_hold_of_a_malformed_response() {
+    let env = env();
+    env.provider.then_panic();
+    env.provider.then_panic();
+    let main = env.quota.account(&id("main"));
+
+    let errors = [main.get().await, main.get().await, main.get().await].map(Result::unwrap_err);
+
+    assert!(matches!(
+        &errors,
+        [QuotaError::Panicked { .. }, QuotaError::Panicked { .. }, QuotaError::OnHold { hold, .. }]
+            if hold.reason == HoldReason::Failing
+    ));
+    assert_eq!(env.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_is_called_again_after_the_hold_of_a_panic() {
+    let env = env();
+    env.provider.then_panic();
+    env.provider.then_panic();
+    let main = env.quota.account(&id("main"));
+    drop((main.get().await, main.get().await));
+    let hold = main.peek().hold().expect("the second panic armed a hold");
+    env.clock.sleep_until(hold.until, HOUR).await;
+
+    assert!(main.get().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hanging_fetcher_times_out_and_other_accounts_continue() {
     let env = env();
     env.provider.then_hang();
@@ -105,7 +136,7 @@ async fn a_hanging_fetcher_times_out_and_other_accounts_continue() {
 
     assert!(matches!(error, QuotaError::Fetch { error: FetchError::TimedOut, .. }), "{error}");
     assert_eq!(waited, 10);
-    assert!(hangs.peek().hold().is_some_and(|hold| hold.reason == quota_core::record::HoldReason::Failing));
+    assert!(hangs.peek().hold().is_some_and(|hold| hold.reason == HoldReason::Failing));
     assert!(after.is_ok());
 }
 

@@ -100,14 +100,15 @@ impl Refresh {
             // `may_call` left the provider at least two seconds, so this is the provider's timeout. Without a hold, a program that
             // runs repeatedly would call a hanging provider until the budget is used up.
             Err(Interruption::TimedOut) => Err(FetchError::TimedOut),
+            Err(Interruption::Panicked) => {
+                self.panicked(lease).await;
+                return Err(QuotaError::Panicked { account: account() });
+            }
             // The provider is not at fault, so no hold is armed. The call counts toward the budget, because the provider may have
             // received it.
-            Err(interruption @ (Interruption::Cancelled | Interruption::Panicked)) => {
+            Err(Interruption::Cancelled) => {
                 self.record.change_always(|record, _| record.release(lease)).await;
-                return Err(match interruption {
-                    Interruption::Panicked => QuotaError::Panicked { account: account() },
-                    _ => QuotaError::Closed,
-                });
+                return Err(QuotaError::Closed);
             }
         };
         if is_unsettled {
@@ -220,6 +221,16 @@ impl Refresh {
         self.publish_cooldown(cooldown).await;
         self.emit(|account| Event::Failed { account, error: error.clone(), hold: hold.clone() });
         QuotaError::Fetch { account: entry.id.clone(), error }
+    }
+
+    /// Stores a call whose fetcher panicked. Emits the event if that arms a hold.
+    async fn panicked(&self, lease: &Lease) {
+        let policy = &self.entry.provider.policy;
+        let panicked = self.record.change_always(|record, now| record.panicked(now, lease, policy)).await;
+        if let FailOutcome::Stored { hold: hold @ Some(_), .. } = panicked {
+            let error = Record::panic_failure();
+            self.emit(|account| Event::Failed { account, error: error.clone(), hold: hold.clone() });
+        }
     }
 
     /// Writes the login of this call to the account's alias if the alias differs, for readers without the credential.

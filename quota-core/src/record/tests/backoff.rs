@@ -65,6 +65,36 @@ fn throttled_calls_in_a_row_back_off_though_they_have_readings() {
     assert_eq!(delays, [60, 120, 240]);
 }
 
+/// The lengths of the holds after panics at these seconds; 0 without a hold.
+fn panics(record: &mut Record, seconds: &[i64]) -> Vec<u64> {
+    let one = |second: &i64| {
+        let lease = grant(record, at(*second));
+        let outcomes = [(); 2].map(|()| {
+            // The second one is a repetition after a lost response.
+            let FailOutcome::Stored { hold, .. } = record.panicked(at(*second), &lease, &policy()) else {
+                return 0;
+            };
+            hold.map_or(0, |hold| elapsed(at(*second), hold.until).as_secs())
+        });
+        outcomes[0]
+    };
+    seconds.iter().map(one).collect()
+}
+
+#[test]
+fn panics_in_a_row_arm_a_hold_from_the_second_on() {
+    assert_eq!(panics(&mut Record::default(), &[0, 1, 1000, 2000]), [0, 30, 60, 120]);
+}
+
+#[test]
+fn a_panic_after_a_success_arms_no_hold() {
+    let mut record = Record::default();
+    panics(&mut record, &[0]);
+    poll(&mut record, at(1), &UsageReport::polled([five_hour(10)]));
+
+    assert_eq!(panics(&mut record, &[1000]), [0]);
+}
+
 #[test]
 fn a_success_resets_the_backoff() {
     let mut record = Record::default();
